@@ -1,0 +1,25 @@
+#!/bin/sh
+# Everything a change must pass: format, lint, types, then every test. All steps run even when an earlier one
+# failed, so that one run shows all there is to mend; the exit code is 0 only when all of them passed.
+# Arguments go to vitest: npm test -- test/netns
+set -u
+cd "$(dirname "$0")/.." || exit 1
+PATH=$PWD/node_modules/.bin:$PATH:/usr/sbin:/sbin # iptables and ip: not on every PATH of root after a plain `su`
+failed=
+
+step() {
+  name=$1
+  shift
+  printf '\n== %s: %s\n' "$name" "$*"
+  "$@" || failed="$failed $name"
+}
+
+step format biome format
+step lint oxlint --type-aware --deny-warnings
+step types tsc
+step tests vitest run "$@"
+
+[ -z "$failed" ] || {
+  printf '\nfailed:%s\n' "$failed" >&2
+  exit 1
+}

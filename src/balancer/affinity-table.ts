@@ -1,0 +1,79 @@
+/**
+ * ClientIP affinity of one service port and family: which endpoint a client address is tied to. Pure: time is
+ * passed in. Bounded: above the cap the client that has been away longest is forgotten.
+ *
+ * A client is tied for `timeoutMs` from its last connection that was established; strictly after that it is
+ * free. A long-lived connection does not renew by itself.
+ */
+import type { MonotonicMs } from '../clock.ts';
+
+interface Entry {
+  readonly endpointKey: string;
+  readonly lastUsed: MonotonicMs;
+}
+
+export class AffinityTable {
+  readonly #capacity: number;
+  /** In the order of `lastUsed`, because every write deletes and re-inserts. */
+  readonly #entryByClient = new Map<string, Entry>();
+  #timeoutMs: number;
+  #evictions = 0;
+
+  constructor({ timeoutMs, capacity }: { readonly timeoutMs: number; readonly capacity: number }) {
+    this.#timeoutMs = timeoutMs;
+    this.#capacity = capacity;
+  }
+
+  get size(): number {
+    return this.#entryByClient.size;
+  }
+
+  /** Clients forgotten for want of room, since the start. */
+  get evictions(): number {
+    return this.#evictions;
+  }
+
+  /** Holds for the entries that exist, too. */
+  setTimeoutMs(timeoutMs: number): void {
+    this.#timeoutMs = timeoutMs;
+  }
+
+  /** The endpoint the client is tied to, or undefined. */
+  endpointOf(client: string, now: MonotonicMs): string | undefined {
+    const entry = this.#entryByClient.get(client);
+    if (entry === undefined) return undefined;
+    if (now - entry.lastUsed <= this.#timeoutMs) return entry.endpointKey;
+    this.#entryByClient.delete(client);
+    return undefined;
+  }
+
+  /** Ties the client to the endpoint from `now` on. */
+  bind(client: string, endpointKey: string, now: MonotonicMs): void {
+    this.#entryByClient.delete(client);
+    this.#entryByClient.set(client, { endpointKey, lastUsed: now });
+    this.#dropExpired(now);
+    const [oldest] = this.#entryByClient.keys();
+    if (this.#entryByClient.size <= this.#capacity || oldest === undefined) return;
+    this.#entryByClient.delete(oldest);
+    this.#evictions += 1;
+  }
+
+  /** Frees the client if it is tied to this endpoint: the endpoint failed it. */
+  release(client: string, endpointKey: string): void {
+    if (this.#entryByClient.get(client)?.endpointKey === endpointKey) this.#entryByClient.delete(client);
+  }
+
+  /** Frees the clients of every other endpoint. */
+  retainEndpoints(endpointKeys: ReadonlySet<string>): void {
+    for (const [client, entry] of this.#entryByClient) {
+      if (!endpointKeys.has(entry.endpointKey)) this.#entryByClient.delete(client);
+    }
+  }
+
+  #dropExpired(now: MonotonicMs): void {
+    for (const [client, entry] of this.#entryByClient) {
+      if (now - entry.lastUsed <= this.#timeoutMs) return;
+      this.#entryByClient.delete(client);
+    }
+  }
+}

@@ -1,0 +1,44 @@
+/**
+ * Round robin over a set of endpoints that changes. Pure: randomness is passed in.
+ *
+ * 1. It starts at a random endpoint, so that many nodes do not all begin with the same one.
+ * 2. Over a change it goes on with the endpoint that would have been next, or, when that is gone, with the
+ *    first of those after it that are left: a set that flaps does not send everything to its first member.
+ */
+import type { Endpoint } from '../model/endpoint.ts';
+
+/** A number in [0, 1), as `Math.random`. */
+export type Random = () => number;
+
+export class RoundRobin {
+  readonly #random: Random;
+  #endpoints: readonly Endpoint[] = [];
+  #next = 0;
+
+  constructor(random: Random) {
+    this.#random = random;
+  }
+
+  setEndpoints(endpoints: readonly Endpoint[]): void {
+    const previous = this.#endpoints;
+    const inTurn = [...previous.slice(this.#next), ...previous.slice(0, this.#next)];
+    const indexByKey = new Map(endpoints.map((endpoint, index) => [endpoint.key, index]));
+    const survivor = inTurn.find((endpoint) => indexByKey.has(endpoint.key));
+    this.#endpoints = endpoints;
+    this.#next =
+      (survivor === undefined ? undefined : indexByKey.get(survivor.key)) ??
+      Math.floor(this.#random() * endpoints.length);
+  }
+
+  /** The next endpoint that `isAllowed` accepts, or undefined when it accepts none. Moves past it. */
+  pick(isAllowed: (endpoint: Endpoint) => boolean): Endpoint | undefined {
+    for (let step = 0; step < this.#endpoints.length; step += 1) {
+      const index = (this.#next + step) % this.#endpoints.length;
+      const endpoint = this.#endpoints[index];
+      if (endpoint === undefined || !isAllowed(endpoint)) continue;
+      this.#next = (index + 1) % this.#endpoints.length;
+      return endpoint;
+    }
+    return undefined;
+  }
+}

@@ -1,0 +1,34 @@
+/** `--cleanup`: takes what is ours out of both families and the state directory. Idempotent. */
+import type { Config } from './cli/config.ts';
+import { errorText } from './errors.ts';
+import { exec } from './host/exec.ts';
+import { hasIPv6 } from './host/kernel.ts';
+import { PortMemory } from './host/port-memory.ts';
+import { removeRules } from './iptables/cleanup.ts';
+import { Iptables } from './iptables/iptables.ts';
+import type { Logger } from './log.ts';
+import { IP_FAMILIES } from './model/address.ts';
+
+/** The exit code: 1 when anything of it failed; the rest is done all the same. */
+export async function cleanUp(config: Config, logger: Logger): Promise<0 | 1> {
+  let exitCode: 0 | 1 = 0;
+  const step = async (what: object, action: () => Promise<unknown>): Promise<void> => {
+    try {
+      logger.info({ ...what, result: await action() }, 'Cleaned up');
+    } catch (error) {
+      exitCode = 1;
+      logger.error({ ...what, error: errorText(error) }, 'Clean-up failed');
+    }
+  };
+  for (const family of IP_FAMILIES) {
+    if (family === 'IPv6' && !hasIPv6()) continue;
+    await step({ family }, async () =>
+      (await removeRules(new Iptables(family, exec))) ? 'rules removed' : 'no rules of ours',
+    );
+  }
+  await step({ stateDir: config.stateDir }, async () => {
+    await new PortMemory(config.stateDir).remove();
+    return 'remembered ports removed';
+  });
+  return exitCode;
+}

@@ -1,0 +1,147 @@
+/**
+ * Config: everything the command line decides, checked and with its defaults, made once and frozen. No other
+ * room knows a flag. Pure.
+ */
+import { ProxyError } from '../errors.ts';
+import { renderDuration } from './duration.ts';
+import { FLAGS } from './flag-table.ts';
+import type { BindAddress, PortRange } from './flag-types.ts';
+import { type FlagValues, invalidFlag, parseFlags } from './flags.ts';
+import { IGNORED_FLAGS, KUBE_PROXY_FLAGS, REFUSED_FLAGS } from './kube-proxy-flags.ts';
+
+/** What the process is asked to do; all but `run` end by themselves. */
+export type Command = 'run' | 'cleanup' | 'print-rules' | 'help' | 'version';
+
+export type CaptureMode = 'redirect';
+
+/** All durations are whole or fractional milliseconds, at most 24 days. */
+export interface Config {
+  /** Files and directories to read, as given; at least one for `run` and `print-rules`. */
+  readonly manifests: readonly string[];
+  /** Lower case, as kube-proxy makes it. '' : use the host name. */
+  readonly hostnameOverride: string;
+  readonly capture: CaptureMode;
+  /** Within 1024 to 65535. */
+  readonly proxyPortRange: PortRange;
+  /** undefined: keep no state. */
+  readonly stateDir: string | undefined;
+  /** Greater than 0. */
+  readonly syncPeriodMs: number;
+  /** 0 to `syncPeriodMs`. */
+  readonly minSyncPeriodMs: number;
+  /** At least 1000 (decision 21). */
+  readonly listenerGracePeriodMs: number;
+  /** 0: stop accepting at once. */
+  readonly drainTimeoutMs: number;
+  /** One or more, each greater than 0. */
+  readonly dialTimeoutsMs: readonly number[];
+  /** 0: never. */
+  readonly halfCloseTimeoutMs: number;
+  readonly udpRepliedTimeoutMs: number;
+  readonly udpUnrepliedTimeoutMs: number;
+  /** At least 1. */
+  readonly maxUdpSessions: number;
+  /** At least 1. */
+  readonly affinityTableSize: number;
+  /** undefined: do not serve. */
+  readonly healthzBindAddress: BindAddress | undefined;
+  /** undefined: do not serve. */
+  readonly metricsBindAddress: BindAddress | undefined;
+  readonly bindAddressHardFail: boolean;
+  /** klog's -v, 0 to 99. */
+  readonly verbosity: number;
+}
+
+export interface CommandLine {
+  readonly command: Command;
+  readonly config: Config;
+  /** Sentences for the log: flags that were accepted but change nothing. */
+  readonly warnings: readonly string[];
+}
+
+type Values = FlagValues<typeof FLAGS>;
+
+/**
+ * What `args` (the command line without node and script) ask for. Throws a ProxyError `ERR_FLAG_UNKNOWN` or
+ * `ERR_FLAG_VALUE`; its message names the flag, quotes the value and says what is accepted.
+ */
+export function configFromArgs(args: readonly string[]): CommandLine {
+  const { values, given } = parseFlags(args, FLAGS, KUBE_PROXY_FLAGS);
+  refuseUnsupported(given);
+  const command = commandFrom(values);
+  if ((command === 'run' || command === 'print-rules') && values.manifests.length === 0) {
+    throw new ProxyError(
+      'ERR_FLAG_VALUE',
+      '--manifests is required: a file or directory of Services and EndpointSlices (the API server source comes in a later version)',
+    );
+  }
+  if (values['iptables-min-sync-period'] > values['iptables-sync-period']) {
+    throw invalidFlag(
+      'iptables-min-sync-period',
+      renderDuration(values['iptables-min-sync-period']),
+      `must not be greater than --iptables-sync-period, ${renderDuration(values['iptables-sync-period'])}`,
+    );
+  }
+  return { command, config: configFromValues(values, given), warnings: warningsFrom(values, given) };
+}
+
+function refuseUnsupported(given: ReadonlyMap<string, unknown>): void {
+  for (const [name, why] of REFUSED_FLAGS) {
+    const value = given.get(name);
+    if (value === undefined || value === '' || value === false) continue;
+    throw invalidFlag(name, typeof value === 'string' ? value : 'true', `not supported: ${why}`);
+  }
+}
+
+function commandFrom(values: Values): Command {
+  if (values.help) return 'help';
+  if (values.version) return 'version';
+  if (values.cleanup && values['print-rules']) {
+    throw invalidFlag('print-rules', 'true', 'cannot be combined with --cleanup');
+  }
+  if (values.cleanup) return 'cleanup';
+  return values['print-rules'] ? 'print-rules' : 'run';
+}
+
+function configFromValues(values: Values, given: ReadonlyMap<string, unknown>): Config {
+  const udpRepliedTimeoutMs = values['udp-timeout'];
+  const udpUnrepliedTimeoutMs = values['udp-unreplied-timeout'];
+  return Object.freeze({
+    manifests: Object.freeze([...values.manifests]),
+    hostnameOverride: values['hostname-override'].trim().toLowerCase(),
+    capture: values.capture,
+    proxyPortRange: Object.freeze(values['proxy-port-range']),
+    stateDir: values['state-dir'] === '' ? undefined : values['state-dir'],
+    syncPeriodMs: values['iptables-sync-period'],
+    minSyncPeriodMs: values['iptables-min-sync-period'],
+    listenerGracePeriodMs: values['listener-grace-period'],
+    drainTimeoutMs: values['drain-timeout'],
+    dialTimeoutsMs: Object.freeze([...values['dial-timeouts']]),
+    halfCloseTimeoutMs: values['tcp-half-close-timeout'],
+    udpRepliedTimeoutMs,
+    // Unless somebody asks for it, an answered session never dies before an unanswered one.
+    udpUnrepliedTimeoutMs: given.has('udp-unreplied-timeout')
+      ? udpUnrepliedTimeoutMs
+      : Math.min(udpUnrepliedTimeoutMs, udpRepliedTimeoutMs),
+    maxUdpSessions: values['max-udp-sessions'],
+    affinityTableSize: values['affinity-table-size'],
+    healthzBindAddress: servedAt(values['healthz-bind-address']),
+    metricsBindAddress: servedAt(values['metrics-bind-address']),
+    bindAddressHardFail: values['bind-address-hard-fail'],
+    verbosity: values.v,
+  });
+}
+
+function servedAt(address: BindAddress | 'off'): BindAddress | undefined {
+  return address === 'off' ? undefined : Object.freeze(address);
+}
+
+function warningsFrom(values: Values, given: ReadonlyMap<string, unknown>): string[] {
+  const warnings = [...given.keys()].flatMap((name) => {
+    const why = IGNORED_FLAGS.get(name);
+    return why === undefined ? [] : [`--${name} is ignored: ${why}`];
+  });
+  if (values['logging-format'] === 'text')
+    warnings.push('--logging-format "text" is ignored: output is JSON');
+  return warnings;
+}

@@ -1,0 +1,160 @@
+/**
+ * Every flag this proxy obeys: one table for the parser and for `--help`. Names and defaults are kube-proxy's
+ * where it has them (cmd/kube-proxy/app/options.go). Pure data.
+ */
+import { parseIpAddress } from '../model/address.ts';
+import {
+  type BindAddress,
+  type FlagType,
+  bindAddress,
+  boolean,
+  durationFrom,
+  durationsFrom,
+  integerBetween,
+  oneOf,
+  portRange,
+  text,
+  texts,
+} from './flag-types.ts';
+import type { FlagSpec, FlagTable } from './flags.ts';
+
+/** Away from the usual ip_local_port_range (32768-60999) and the NodePort range (30000-32767). */
+const DEFAULT_PROXY_PORT_RANGE = { first: 20_000, last: 29_999 } as const;
+const HEALTHZ_PORT = 10_256;
+const METRICS_PORT = 10_249;
+
+const MAX_TABLE_SIZE = 16_777_216;
+
+function flagIn(group: string) {
+  return <T>(type: FlagType<T>, fallback: NoInfer<T>, help: string, shorthand?: string): FlagSpec<T> => ({
+    type,
+    default: fallback,
+    help,
+    group,
+    ...(shorthand === undefined ? {} : { shorthand }),
+  });
+}
+
+function addressAt(ip: string, port: number): BindAddress | 'off' {
+  const address = parseIpAddress(ip);
+  return address === undefined ? 'off' : { address, port };
+}
+
+const sources = flagIn('Source');
+const proxying = flagIn('Proxy');
+const connections = flagIn('Connection');
+const serving = flagIn('Health and metrics');
+const logging = flagIn('Logs');
+const commands = flagIn('Command');
+
+export const FLAGS = {
+  manifests: sources(
+    texts,
+    [],
+    'File, or directory of *.yaml, *.yml and *.json files, with Services and EndpointSlices. Watched; an edit takes effect within a second. Repeatable.',
+  ),
+  'hostname-override': sources(
+    text,
+    '',
+    'The name of this node in EndpointSlices. Empty: the host name of the machine.',
+  ),
+  'proxy-mode': proxying(
+    oneOf(['', 'userspace'], ': this proxy has one mode'),
+    '',
+    'Only "userspace" or empty: here for kube-proxy\'s command lines.',
+  ),
+  capture: proxying(
+    oneOf<'redirect'>(['redirect'], ' ("link-local" comes in a later version)'),
+    'redirect',
+    'How traffic reaches the proxy. "redirect": REDIRECT in PREROUTING and OUTPUT.',
+  ),
+  'proxy-port-range': proxying(
+    portRange(DEFAULT_PROXY_PORT_RANGE),
+    DEFAULT_PROXY_PORT_RANGE,
+    'Range of the ports that Services are redirected to (A-B, A+N, 1024 to 65535). Empty or 0-0: the default. Keep it out of ip_local_port_range and of the NodePort range.',
+  ),
+  'state-dir': proxying(
+    text,
+    '/run/kube-userspace-proxy',
+    'Directory that remembers the proxy ports over a restart. Empty: remember nothing.',
+  ),
+  'iptables-sync-period': proxying(
+    durationFrom(1),
+    30_000,
+    'How often the rules are looked at and repaired even though nothing changed. Greater than 0.',
+  ),
+  'iptables-min-sync-period': proxying(
+    durationFrom(0),
+    1_000,
+    'The least time between two writes of rules. 0: at once. At most --iptables-sync-period.',
+  ),
+  'listener-grace-period': proxying(
+    durationFrom(1_000),
+    1_000,
+    'How long a listener without rules still accepts, at least 1s: connections redirected a moment ago still arrive.',
+  ),
+  'drain-timeout': proxying(
+    durationFrom(0),
+    30_000,
+    'How long the proxy goes on accepting after SIGTERM, unless a successor takes over before. 0: not at all.',
+  ),
+  'dial-timeouts': connections(
+    durationsFrom(1),
+    [250, 500, 1_000, 2_000],
+    'Time-outs of successive passes over the endpoints of a Service when one does not answer.',
+  ),
+  'tcp-half-close-timeout': connections(
+    durationFrom(0),
+    3_600_000,
+    'How long one direction of a TCP connection may stay silent after the other has ended. 0: for ever.',
+  ),
+  'udp-timeout': connections(
+    durationFrom(1),
+    120_000,
+    "How long a UDP session is kept without traffic once its backend has replied. (kube-proxy's userspace mode: 250ms, replied or not.)",
+  ),
+  'udp-unreplied-timeout': connections(
+    durationFrom(1),
+    30_000,
+    'How long a UDP session is kept without traffic before its backend has replied. Not given: never more than --udp-timeout.',
+  ),
+  'max-udp-sessions': connections(
+    integerBetween(1, MAX_TABLE_SIZE),
+    4_096,
+    'UDP sessions in all; the longest idle one makes room for a new one.',
+  ),
+  'affinity-table-size': connections(
+    integerBetween(1, MAX_TABLE_SIZE),
+    65_536,
+    'Clients remembered for sessionAffinity ClientIP, all Services together; the longest unseen makes room.',
+  ),
+  'healthz-bind-address': serving(
+    bindAddress(HEALTHZ_PORT),
+    addressAt('0.0.0.0', HEALTHZ_PORT),
+    'Where /healthz, /livez and /readyz are served. Empty: nowhere.',
+  ),
+  'metrics-bind-address': serving(
+    bindAddress(METRICS_PORT),
+    addressAt('127.0.0.1', METRICS_PORT),
+    'Where /metrics, /proxyMode and /configz are served. Empty: nowhere.',
+  ),
+  'bind-address-hard-fail': serving(
+    boolean,
+    false,
+    'Failing to bind one of these two addresses ends the proxy. Otherwise it tries again.',
+  ),
+  v: logging(integerBetween(0, 99), 0, 'Verbosity: 0 lifecycle, 2 what changed, 4 single connections.', 'v'),
+  'logging-format': logging(
+    oneOf(['json', 'text'], ' ("text" is accepted for kube-proxy\'s command lines; output is JSON)'),
+    'json',
+    'Always JSON, one object a line.',
+  ),
+  cleanup: commands(boolean, false, 'Remove every rule and file of this proxy, then exit.'),
+  'print-rules': commands(
+    boolean,
+    false,
+    'Write the iptables-restore input that would be loaded, then exit.',
+  ),
+  version: commands(boolean, false, 'Print the version, then exit.'),
+  help: commands(boolean, false, 'Print this, then exit.', 'h'),
+} as const satisfies FlagTable;

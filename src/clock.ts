@@ -1,0 +1,19 @@
+/**
+ * The one clock. Everything that needs the time takes a `Clock` (shells) or `now` (pure state), so that
+ * tests own it. No other file reads `Date` or `performance`.
+ */
+
+/** Milliseconds on a clock that never goes back and is unrelated to the time of day. */
+export type MonotonicMs = number;
+
+export interface Clock {
+  /** For durations, time-outs and expiry. Never jumps. */
+  now(): MonotonicMs;
+  /** Milliseconds since the epoch: only for what people or other programs read (logs, health, metrics). */
+  wallTime(): number;
+}
+
+export const systemClock: Clock = {
+  now: () => performance.now(),
+  wallTime: () => Date.now(),
+};

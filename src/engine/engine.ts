@@ -1,0 +1,156 @@
+/**
+ * The interface between who decides (`proxy/`) and who moves bytes (an engine). An engine accepts, asks the
+ * policy, dials where it is told, relays, and reports. It knows no Service, no balancing and no retry: every
+ * engine that passes `test/contract/engine-contract.ts` behaves the same.
+ *
+ * A session is one TCP connection or one UDP client flow (client address and port on one local address).
+ *
+ * What every engine guarantees:
+ * 1. Ids are never reused. `closed` comes exactly once for every `opened`, and nothing after it.
+ * 2. Accepting never waits for a decision or a dial. Until a backend is up at most 128 KiB of a client's data
+ *    are held (TCP: the rest stays in the kernel; UDP: the rest is dropped and counted).
+ * 3. TCP: FIN is passed on as FIN in each direction by itself, RST as RST. Data in flight is bounded by
+ *    back-pressure. A client that resets while a dial is under way ends the session at once.
+ * 4. UDP: whole datagrams to 65,507 bytes, in order, empty ones included; the reply leaves from the local
+ *    address and port the client's datagrams arrived on.
+ * 5. A fault of one session ends that session only.
+ */
+import type { MonotonicMs } from '../clock.ts';
+
+export type ListenerId = number & { readonly __brand: 'ListenerId' };
+export type SessionId = number & { readonly __brand: 'SessionId' };
+
+export type EngineProtocol = 'TCP' | 'UDP';
+export type EngineFamily = 'IPv4' | 'IPv6';
+
+export interface SocketAddress {
+  readonly address: string;
+  readonly port: number;
+}
+
+export interface ListenerSpec {
+  readonly protocol: EngineProtocol;
+  readonly family: EngineFamily;
+  readonly port: number;
+  /**
+   * TCP: the one address to bind, usually the wildcard. UDP: every local address that redirected datagrams can
+   * arrive on, never the wildcard, because the reply must leave from the address the datagram came to.
+   */
+  readonly addresses: readonly string[];
+}
+
+/**
+ * Why a dial failed. `refused` and `unreachable` came at once from the network, `timeout` is the decision's own
+ * time-out, `local` is a fault of this node (no descriptor, no source port, no memory): no endpoint is to blame.
+ */
+export type DialFailure = 'refused' | 'unreachable' | 'timeout' | 'local';
+
+/**
+ * How a session ended: `fin` both directions ended in order (UDP: never); `clientReset` / `backendReset` that
+ * side reset, and so was the other; `idle` a time-out of the engine; `evicted` the UDP cap made room for
+ * another; `refused` the policy said so; `backendRefused` ICMP told a UDP session that nobody listens;
+ * `stopped` by `reset()` or `shutdown()`.
+ */
+export type CloseCause =
+  | 'fin'
+  | 'clientReset'
+  | 'backendReset'
+  | 'idle'
+  | 'evicted'
+  | 'refused'
+  | 'backendRefused'
+  | 'stopped';
+
+export type EngineEvent =
+  /** Wants a decision, at once or later through `answer`. */
+  | {
+      readonly kind: 'opened';
+      readonly listener: ListenerId;
+      readonly session: SessionId;
+      readonly client: SocketAddress;
+    }
+  /** Wants a decision. `errno` is the system's word (`ECONNREFUSED`). */
+  | {
+      readonly kind: 'dialFailed';
+      readonly session: SessionId;
+      readonly failure: DialFailure;
+      readonly errno: string;
+    }
+  | { readonly kind: 'established'; readonly session: SessionId }
+  /** `bytesIn` from the client to the backend, `bytesOut` from the backend to the client. */
+  | {
+      readonly kind: 'closed';
+      readonly session: SessionId;
+      readonly cause: CloseCause;
+      readonly bytesIn: number;
+      readonly bytesOut: number;
+    }
+  /** The listener stopped accepting by itself; the owner closes and reopens it. */
+  | { readonly kind: 'listenerFault'; readonly listener: ListenerId; readonly errno: string };
+
+export type Decision =
+  | { readonly kind: 'dial'; readonly to: SocketAddress; readonly timeoutMs: number }
+  /** TCP: reset the client. UDP: drop what it sent; its next datagram opens a new session. */
+  | { readonly kind: 'refuse' };
+
+export interface Policy {
+  /**
+   * One answer for each event, `undefined` where none is wanted or where it comes later through
+   * `Engine.answer`. Synchronous; never throws.
+   */
+  handle(events: readonly EngineEvent[], now: MonotonicMs): readonly (Decision | undefined)[];
+}
+
+export interface SessionBytes {
+  readonly session: SessionId;
+  readonly bytesIn: number;
+  readonly bytesOut: number;
+}
+
+/** Counts since start, over all sessions, that no event carries. */
+export interface EngineTotals {
+  readonly datagramsIn: number;
+  readonly datagramsOut: number;
+  /** Datagrams from clients dropped before their backend was up, or refused by the kernel. */
+  readonly datagramsDropped: number;
+  /** How often one side of a TCP session was paused because the other did not drain. */
+  readonly flowControlPauses: number;
+}
+
+export interface EngineOptions {
+  /** TCP: how long one direction may stay silent after the other has ended. 0: for ever. */
+  readonly halfCloseTimeoutMs: number;
+  /** UDP: idle time until the first reply. */
+  readonly udpUnrepliedTimeoutMs: number;
+  /** UDP: idle time once both directions have been seen. */
+  readonly udpRepliedTimeoutMs: number;
+  /** UDP: sessions in all; the longest idle makes room for a new one. */
+  readonly maxUdpSessions: number;
+}
+
+export interface Engine {
+  /**
+   * Accepting when resolved. Rejects with a ProxyError `ERR_LISTENER_OPEN` whose cause carries the errno
+   * (`EADDRINUSE`: the port is somebody's), having closed whatever it had opened.
+   */
+  open(spec: ListenerSpec): Promise<ListenerId>;
+  /**
+   * UDP: binds the addresses that are new and closes those that are gone, with their sessions. Rejects like
+   * `open`; the addresses that could be bound stay bound.
+   */
+  setAddresses(listener: ListenerId, addresses: readonly string[]): Promise<void>;
+  /** Accepts what the kernel has queued, then closes. Its TCP sessions live on, its UDP sessions end. */
+  close(listener: ListenerId): Promise<void>;
+  /**
+   * The decision for an `opened` or `dialFailed` that was not answered at once, or a new one for a dial that is
+   * under way, which is then abandoned without an event. Ignored when the session is established or gone.
+   */
+  answer(session: SessionId, decision: Decision): void;
+  /** TCP: resets both sides. UDP: forgets the flow. */
+  reset(sessions: Iterable<SessionId>): void;
+  /** The bytes of the sessions that are open now, so that long-lived ones show in the metrics. */
+  sessionBytes(): Iterable<SessionBytes>;
+  totals(): EngineTotals;
+  /** Closes every listener and resets every session. Idempotent. */
+  shutdown(): Promise<void>;
+}

@@ -1,0 +1,204 @@
+/** The engine that always works: Node's own sockets and streams. */
+import type { Socket } from 'node:net';
+import type { Clock } from '../../clock.ts';
+import { ProxyError } from '../../errors.ts';
+import type {
+  Decision,
+  Engine,
+  EngineOptions,
+  EngineTotals,
+  ListenerId,
+  ListenerSpec,
+  Policy,
+  SessionBytes,
+  SessionId,
+  SocketAddress,
+} from '../engine.ts';
+import { type MutableTotals, type NodeSession, Reporter } from './reporter.ts';
+import { TcpListener } from './tcp-listener.ts';
+import { TcpSession } from './tcp-session.ts';
+import { UdpListener, type UdpLocalSocket } from './udp-listener.ts';
+import { UdpSession } from './udp-session.ts';
+import { UdpSessions } from './udp-sessions.ts';
+
+/** Idle UDP sessions are looked for this many times within the shorter time-out. */
+const SWEEPS_PER_TIMEOUT = 10;
+const MAX_SWEEP_INTERVAL_MS = 1000;
+
+export interface NodeEngineDeps {
+  readonly clock: Clock;
+  readonly policy: Policy;
+}
+
+export class NodeEngine implements Engine {
+  readonly #options: EngineOptions;
+  readonly #reporter: Reporter;
+  readonly #totals: MutableTotals = {
+    datagramsIn: 0,
+    datagramsOut: 0,
+    datagramsDropped: 0,
+    flowControlPauses: 0,
+  };
+  readonly #sessions = new Map<SessionId, NodeSession>();
+  readonly #listeners = new Map<ListenerId, TcpListener | UdpListener>();
+  readonly #udpSessions: UdpSessions;
+  readonly #sweep: NodeJS.Timeout;
+
+  constructor(deps: NodeEngineDeps, options: EngineOptions) {
+    this.#options = options;
+    this.#reporter = new Reporter(deps);
+    this.#udpSessions = new UdpSessions({
+      unrepliedTimeoutMs: options.udpUnrepliedTimeoutMs,
+      repliedTimeoutMs: options.udpRepliedTimeoutMs,
+      capacity: options.maxUdpSessions,
+    });
+    const shortest = Math.min(options.udpUnrepliedTimeoutMs, options.udpRepliedTimeoutMs);
+    const interval = Math.min(MAX_SWEEP_INTERVAL_MS, Math.ceil(shortest / SWEEPS_PER_TIMEOUT));
+    this.#sweep = setInterval(() => this.#endIdleUdpSessions(), interval);
+    this.#sweep.unref();
+  }
+
+  async open(spec: ListenerSpec): Promise<ListenerId> {
+    const id = this.#reporter.nextId() as ListenerId;
+    try {
+      this.#listeners.set(
+        id,
+        spec.protocol === 'TCP' ? await this.#openTcp(id, spec) : await this.#openUdp(id, spec),
+      );
+    } catch (error) {
+      const where = `${spec.protocol} port ${spec.port} on ${spec.addresses.join(', ')}`;
+      throw new ProxyError('ERR_LISTENER_OPEN', `cannot listen on ${where}`, { cause: error });
+    }
+    return id;
+  }
+
+  async setAddresses(id: ListenerId, addresses: readonly string[]): Promise<void> {
+    const listener = this.#listeners.get(id);
+    if (!(listener instanceof UdpListener)) return;
+    try {
+      await listener.setAddresses(addresses);
+    } catch (error) {
+      throw new ProxyError('ERR_LISTENER_OPEN', `cannot listen on all of ${addresses.join(', ')}`, {
+        cause: error,
+      });
+    }
+  }
+
+  async close(id: ListenerId): Promise<void> {
+    const listener = this.#listeners.get(id);
+    this.#listeners.delete(id);
+    await listener?.close();
+  }
+
+  answer(session: SessionId, decision: Decision): void {
+    this.#sessions.get(session)?.answer(decision);
+  }
+
+  reset(sessions: Iterable<SessionId>): void {
+    for (const session of sessions) this.#sessions.get(session)?.reset();
+  }
+
+  *sessionBytes(): Iterable<SessionBytes> {
+    for (const { id, bytesIn, bytesOut } of this.#sessions.values()) yield { session: id, bytesIn, bytesOut };
+  }
+
+  totals(): EngineTotals {
+    return { ...this.#totals };
+  }
+
+  async shutdown(): Promise<void> {
+    clearInterval(this.#sweep);
+    await Promise.all([...this.#listeners.keys()].map(async (id) => this.close(id)));
+    this.reset([...this.#sessions.keys()]);
+  }
+
+  async #openTcp(id: ListenerId, { addresses, port, family }: ListenerSpec): Promise<TcpListener> {
+    const [address = family === 'IPv6' ? '::' : '0.0.0.0'] = addresses;
+    return TcpListener.open(
+      { address, port, isIPv6: family === 'IPv6' },
+      {
+        onConnection: (socket) => this.#accept(id, socket),
+        onFault: (errno) => this.#reporter.report({ kind: 'listenerFault', listener: id, errno }),
+      },
+    );
+  }
+
+  #accept(listener: ListenerId, socket: Socket): void {
+    const { remoteAddress: address, remotePort: port } = socket;
+    // The client reset before we got to it: there is nobody to serve and nothing was opened.
+    if (address === undefined || port === undefined) {
+      socket.destroy();
+      return;
+    }
+    const session = new TcpSession(socket, {
+      reporter: this.#reporter,
+      totals: this.#totals,
+      halfCloseTimeoutMs: this.#options.halfCloseTimeoutMs,
+      onClosed: ({ id }) => this.#sessions.delete(id),
+    });
+    this.#sessions.set(session.id, session);
+    session.start(
+      this.#reporter.report({ kind: 'opened', listener, session: session.id, client: { address, port } }),
+    );
+  }
+
+  async #openUdp(id: ListenerId, { addresses, port, family }: ListenerSpec): Promise<UdpListener> {
+    const listener = new UdpListener(
+      { port, isIPv6: family === 'IPv6' },
+      {
+        openSession: (client, local) => this.#openUdpSession(id, client, local),
+        onFault: (errno) => this.#reporter.report({ kind: 'listenerFault', listener: id, errno }),
+      },
+    );
+    try {
+      await listener.setAddresses(addresses);
+    } catch (error) {
+      listener.close();
+      throw error;
+    }
+    return listener;
+  }
+
+  #openUdpSession(
+    listener: ListenerId,
+    { address, port }: SocketAddress,
+    local: UdpLocalSocket,
+  ): UdpSession | undefined {
+    this.#udpSessions.evictable()?.end('evicted');
+    const session = new UdpSession(
+      { address, port },
+      {
+        reporter: this.#reporter,
+        totals: this.#totals,
+        onUsed: (used) => this.#udpSessions.touch(used, this.#reporter.clock.now()),
+        onClosed: (closed) => {
+          this.#udpSessions.remove(closed);
+          local.remove(closed);
+          this.#sessions.delete(closed.id);
+        },
+        reply: (datagram, client) => this.#reply(local, datagram, client),
+      },
+    );
+    this.#sessions.set(session.id, session);
+    local.add(session);
+    this.#udpSessions.touch(session, this.#reporter.clock.now());
+    const decision = this.#reporter.report({
+      kind: 'opened',
+      listener,
+      session: session.id,
+      client: session.client,
+    });
+    if (decision !== undefined) session.answer(decision);
+    return session;
+  }
+
+  #reply(local: UdpLocalSocket, datagram: Buffer, client: SocketAddress): void {
+    local.socket.send(datagram, client.port, client.address, (error) => {
+      if (error !== null) this.#totals.datagramsDropped += 1;
+    });
+  }
+
+  #endIdleUdpSessions(): void {
+    for (const session of this.#udpSessions.expired(this.#reporter.clock.now())) session.end('idle');
+  }
+}

@@ -1,0 +1,15 @@
+/** `--cleanup`: takes every rule and chain of ours out of the kernel, and nothing else. */
+import type { Iptables } from './iptables.ts';
+import { renderRemoval } from './render.ts';
+import type { TableName } from './rule.ts';
+
+const TABLES: readonly TableName[] = ['nat', 'filter'];
+
+/** Removes what is ours from one family; true when there was something. Rejects as `Iptables` does. */
+export async function removeRules(iptables: Iptables): Promise<boolean> {
+  let input = '';
+  for (const table of TABLES) input += renderRemoval(table, await iptables.read(table)).text;
+  if (input === '') return false;
+  await iptables.restore(input);
+  return true;
+}

@@ -1,0 +1,95 @@
+/**
+ * Two-level dispatch: one chain jumps by address prefix, or by block of ports, into small chains, so that a
+ * packet passes a handful of rules however many Services there are. Pure.
+ */
+import { createHash } from 'node:crypto';
+import { type IpAddress, familyOf, groupsOfIPv6 } from '../model/address.ts';
+import { compareText } from '../model/endpoint.ts';
+import type { Protocol } from '../model/service-port-name.ts';
+import { CHAIN_PREFIX, type ChainName, type Rule } from './rule.ts';
+
+/** 256 addresses of either family share a second-level chain. */
+const IPV4_PREFIX_LENGTH = 24;
+const IPV6_PREFIX_LENGTH = 120;
+/** Ports in a second-level chain; a power of two. */
+const PORT_BLOCK = 64;
+
+/** The jumps, and the chains they lead to. */
+export interface Dispatch {
+  readonly jumps: readonly Rule[];
+  readonly chains: ReadonlyMap<ChainName, readonly Rule[]>;
+}
+
+export interface AddressedRule {
+  readonly address: IpAddress;
+  readonly rule: Rule;
+}
+
+/** Second-level chains are named by prefix: `USERSPACE-PROXY-10.96.0`, for IPv6 by its hash. */
+export function dispatchByPrefix(rules: readonly AddressedRule[]): Dispatch {
+  const groups = new Map<string, Rule[]>();
+  for (const { address, rule } of rules) append(groups, prefixOf(address), rule);
+  return buildDispatch(groups, (prefix) => ({
+    chain: `${CHAIN_PREFIX}${prefixName(prefix)}`,
+    jump: { destination: prefix, comment: `addresses in ${prefix}` },
+  }));
+}
+
+function prefixOf(address: IpAddress): string {
+  if (familyOf(address) === 'IPv4') {
+    return `${address.slice(0, address.lastIndexOf('.'))}.0/${IPV4_PREFIX_LENGTH}`;
+  }
+  const groups = groupsOfIPv6(address);
+  const masked = [...groups.slice(0, 7), (groups[7] ?? 0) & 0xff00];
+  return `${masked.map((group) => group.toString(16)).join(':')}/${IPV6_PREFIX_LENGTH}`;
+}
+
+/** At most 12 characters, so that a chain name stays within the 28 that iptables allows. */
+function prefixName(prefix: string): string {
+  if (!prefix.includes(':')) return prefix.slice(0, prefix.lastIndexOf('.'));
+  return createHash('sha256').update(prefix).digest('hex').slice(0, 12);
+}
+
+export interface PortRule {
+  readonly protocol: Protocol;
+  readonly port: number;
+  readonly rules: readonly Rule[];
+}
+
+/** Second-level chains are named by purpose, protocol and first port: `USERSPACE-PROXY-NP-T30016`. */
+export function dispatchByPort(purpose: 'NP' | 'G', rules: readonly PortRule[]): Dispatch {
+  const groups = new Map<string, Rule[]>();
+  for (const { protocol, port, rules: own } of rules) {
+    const first = port - (port % PORT_BLOCK);
+    for (const rule of own) append(groups, `${protocol}/${first}`, rule);
+  }
+  return buildDispatch(groups, (block) => {
+    const [protocol, firstText] = block.split('/') as [Protocol, string];
+    const first = Number(firstText);
+    const last = first + PORT_BLOCK - 1;
+    return {
+      chain: `${CHAIN_PREFIX}${purpose}-${protocol.slice(0, 1)}${first}`,
+      jump: { protocol, destinationPort: [first, last], comment: `ports ${first} to ${last}` },
+    };
+  });
+}
+
+function append(groups: Map<string, Rule[]>, key: string, rule: Rule): void {
+  const group = groups.get(key);
+  if (group === undefined) groups.set(key, [rule]);
+  else group.push(rule);
+}
+
+function buildDispatch(
+  groups: ReadonlyMap<string, readonly Rule[]>,
+  describe: (key: string) => { readonly chain: ChainName; readonly jump: Omit<Rule, 'target'> },
+): Dispatch {
+  const jumps: Rule[] = [];
+  const chains = new Map<ChainName, readonly Rule[]>();
+  for (const [key, rules] of [...groups].sort(([a], [b]) => compareText(a, b))) {
+    const { chain, jump } = describe(key);
+    jumps.push({ ...jump, target: { kind: 'jump', chain } });
+    chains.set(chain, [...(chains.get(chain) ?? []), ...rules]);
+  }
+  return { jumps, chains };
+}

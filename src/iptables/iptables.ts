@@ -1,0 +1,69 @@
+/**
+ * The iptables programs of one family, as three verbs. What their exit codes and messages mean is decided
+ * here, once.
+ */
+import { ProxyError, isProxyError } from '../errors.ts';
+import type { Exec, ExecResult } from '../host/exec.ts';
+import type { IpFamily } from '../model/address.ts';
+import { type KernelTable, parseKernelTable } from './kernel-table.ts';
+import type { TableName } from './rule.ts';
+
+/** Longer than `-w 5` can wait, for ten thousand rules on a busy node. */
+const EXEC_TIMEOUT_MS = 30_000;
+/** "Resource problem" in iptables' manual: mostly the xtables lock, held by another program. */
+const EXIT_RESOURCE_PROBLEM = 4;
+
+export class Iptables {
+  readonly family: IpFamily;
+  readonly #exec: Exec;
+  readonly #prefix: string;
+
+  constructor(family: IpFamily, exec: Exec) {
+    this.family = family;
+    this.#exec = exec;
+    this.#prefix = family === 'IPv4' ? 'iptables' : 'ip6tables';
+  }
+
+  /** What the kernel holds of a table. Rejects with `ERR_IPTABLES_UNAVAILABLE` when it cannot be read. */
+  async read(table: TableName): Promise<KernelTable> {
+    const command = `${this.#prefix}-save`;
+    try {
+      const result = await this.#exec(command, ['-t', table], { timeoutMs: EXEC_TIMEOUT_MS });
+      if (result.exitCode === 0) return parseKernelTable(result.stdout);
+      throw new ProxyError(
+        'ERR_IPTABLES_UNAVAILABLE',
+        `${command} -t ${table} failed: ${failureText(result)}`,
+      );
+    } catch (error) {
+      if (!isProxyError(error, 'ERR_EXEC_NOT_FOUND')) throw error;
+      throw new ProxyError('ERR_IPTABLES_UNAVAILABLE', `${command} cannot be used`, { cause: error });
+    }
+  }
+
+  /**
+   * Loads the input as a whole, each table at once. Rejects with `ERR_IPTABLES_LOCKED` when another program
+   * held the lock for five seconds, else with `ERR_IPTABLES_RESTORE` that quotes the line at fault.
+   */
+  async restore(input: string): Promise<void> {
+    const command = `${this.#prefix}-restore`;
+    const result = await this.#exec(command, ['--noflush', '-w', '5'], { input, timeoutMs: EXEC_TIMEOUT_MS });
+    if (result.exitCode === 0) return;
+    const text = failureText(result);
+    if (result.exitCode === EXIT_RESOURCE_PROBLEM && /lock/i.test(text)) {
+      throw new ProxyError('ERR_IPTABLES_LOCKED', `${command}: ${text}`);
+    }
+    throw new ProxyError('ERR_IPTABLES_RESTORE', `${command}: ${text}${lineAtFault(text, input)}`);
+  }
+}
+
+function failureText({ exitCode, stderr }: ExecResult): string {
+  const text = stderr.trim().replaceAll(/\s*\n\s*/g, '; ');
+  return `exit code ${exitCode}${text === '' ? '' : `: ${text}`}`;
+}
+
+/** `iptables-restore: line 7 failed` names the line of its input. */
+function lineAtFault(text: string, input: string): string {
+  const line = /line:? (\d+)/i.exec(text)?.[1];
+  const content = line === undefined ? undefined : input.split('\n')[Number(line) - 1];
+  return content === undefined ? '' : ` (line ${line} is: ${content})`;
+}

@@ -1,0 +1,216 @@
+/**
+ * The rules of `--capture redirect`: from portals to proxy ports. Pure.
+ *
+ *     nat     PREROUTING, OUTPUT ──► SERVICES ──► <prefix> ──► REDIRECT --to-ports <proxy port>
+ *                                        └─(local)─► NODEPORTS ──► NP-<block> ──► REDIRECT
+ *     filter  INPUT ──(NEW,INVALID)──► INPUT ──► INVALID   packets conntrack cannot place, to our portals: DROP
+ *                                        ├────► G-<block>  redirected: ACCEPT; direct: REFUSE
+ *                                        └────► NO-ENDPT-X REJECT
+ *             FORWARD, OUTPUT ────────► FORWARD ─► INVALID, NO-ENDPT, NO-ENDPT-X
+ *
+ * (each name with the prefix `USERSPACE-PROXY-`). NodePorts stand after the addresses, because an external
+ * address can be local too. Filter is entered by new and invalid packets only: every packet walks it.
+ */
+import type { DesiredState, ListenerKey, Portal } from '../desired/desired-state.ts';
+import type { IpFamily } from '../model/address.ts';
+import type { Protocol } from '../model/service-port-name.ts';
+import { type Dispatch, dispatchByPort, dispatchByPrefix } from './dispatch.ts';
+import {
+  CHAIN_PREFIX,
+  type ChainName,
+  type HookJump,
+  type Rule,
+  type RuleSet,
+  type TableRules,
+} from './rule.ts';
+
+const SERVICES: ChainName = `${CHAIN_PREFIX}SERVICES`;
+const NODEPORTS: ChainName = `${CHAIN_PREFIX}NODEPORTS`;
+const INPUT: ChainName = `${CHAIN_PREFIX}INPUT`;
+const FORWARD: ChainName = `${CHAIN_PREFIX}FORWARD`;
+const INVALID: ChainName = `${CHAIN_PREFIX}INVALID`;
+const REFUSE: ChainName = `${CHAIN_PREFIX}REFUSE`;
+const NO_ENDPOINTS: ChainName = `${CHAIN_PREFIX}NO-ENDPT`;
+const NO_ENDPOINTS_EXTERNAL: ChainName = `${CHAIN_PREFIX}NO-ENDPT-X`;
+
+/** A proxy port that is open, about to open, or draining: private to redirected traffic. */
+export interface GuardedPort {
+  readonly family: IpFamily;
+  readonly protocol: Protocol;
+  readonly port: number;
+  /** `ns/name:port`. */
+  readonly servicePortName: string;
+}
+
+export interface RuleSetInput {
+  readonly desired: DesiredState;
+  readonly proxyPorts: ReadonlyMap<ListenerKey, number>;
+  readonly guardedPorts: readonly GuardedPort[];
+}
+
+/** A portal whose listener has no proxy port (it could not be opened) gets no REDIRECT. */
+export function buildRuleSet(family: IpFamily, input: RuleSetInput): RuleSet {
+  const portals = input.desired.portals.filter((portal) => portal.family === family);
+  const guarded = input.guardedPorts.filter((port) => port.family === family);
+  return { family, nat: buildNat(portals, input.proxyPorts), filter: buildFilter(portals, guarded) };
+}
+
+function buildNat(portals: readonly Portal[], proxyPorts: ReadonlyMap<ListenerKey, number>): TableRules {
+  const captured = portals.flatMap((portal) => {
+    const port = portal.target.kind === 'listener' ? proxyPorts.get(portal.target.listener) : undefined;
+    return port === undefined ? [] : [{ portal, target: { kind: 'redirect', port } as const }];
+  });
+  const byAddress = dispatchPortals(captured);
+  return {
+    hooks: (['PREROUTING', 'OUTPUT'] as const).map((hook) => ({
+      hook,
+      rule: { comment: 'Service portals', target: { kind: 'jump', chain: SERVICES } },
+    })),
+    chains: new Map([
+      [SERVICES, [...byAddress.addresses.jumps, toNodePorts]],
+      [NODEPORTS, byAddress.nodePorts.jumps],
+      ...byAddress.addresses.chains,
+      ...byAddress.nodePorts.chains,
+    ]),
+  };
+}
+
+const toNodePorts: Rule = {
+  isToLocalAddress: true,
+  comment: 'NodePorts: after the addresses',
+  target: { kind: 'jump', chain: NODEPORTS },
+};
+
+interface TargetedPortal {
+  readonly portal: Portal;
+  readonly target: Rule['target'];
+}
+
+/** One rule for each portal, reached in two steps. */
+function dispatchPortals(targeted: readonly TargetedPortal[]): { addresses: Dispatch; nodePorts: Dispatch } {
+  const rules = targeted.map(({ portal, target }) => ({ portal, rule: portalRule(portal, target) }));
+  return {
+    addresses: dispatchByPrefix(
+      rules.flatMap(({ portal, rule }) =>
+        portal.kind === 'nodePort' ? [] : [{ address: portal.address, rule }],
+      ),
+    ),
+    nodePorts: dispatchByPort(
+      'NP',
+      rules.flatMap(({ portal: { kind, protocol, port }, rule }) =>
+        kind === 'nodePort' ? [{ protocol, port, rules: [rule] }] : [],
+      ),
+    ),
+  };
+}
+
+function portalRule(portal: Portal, target: Rule['target']): Rule {
+  const common = {
+    protocol: portal.protocol,
+    destinationPort: portal.port,
+    comment: portal.servicePortName,
+    target,
+  };
+  if (portal.kind === 'nodePort') return common;
+  return { destination: `${portal.address}/${portal.family === 'IPv4' ? 32 : 128}`, ...common };
+}
+
+function buildFilter(portals: readonly Portal[], guarded: readonly GuardedPort[]): TableRules {
+  const guard = buildGuard(guarded);
+  const invalid = dispatchPortals(portals.map((portal) => ({ portal, target: { kind: 'drop' } })));
+  const rejected = portals.filter((portal) => portal.target.kind === 'reject');
+  const isInternal = (portal: Portal): boolean => portal.kind === 'clusterIP';
+  return {
+    hooks: [enter('INPUT', INPUT), enter('FORWARD', FORWARD), enter('OUTPUT', FORWARD)],
+    chains: new Map<ChainName, readonly Rule[]>([
+      [
+        INPUT,
+        [toInvalid, ...guard.jumps, jumpTo(NO_ENDPOINTS_EXTERNAL, 'external portals without endpoints')],
+      ],
+      [
+        FORWARD,
+        [
+          toInvalid,
+          jumpTo(NO_ENDPOINTS, 'clusterIPs without endpoints'),
+          jumpTo(NO_ENDPOINTS_EXTERNAL, 'external portals without endpoints'),
+        ],
+      ],
+      [INVALID, [...invalid.addresses.jumps, toNodePorts]],
+      [NODEPORTS, invalid.nodePorts.jumps],
+      [REFUSE, refuseRules],
+      [NO_ENDPOINTS, rejected.filter(isInternal).map(rejectRule)],
+      [NO_ENDPOINTS_EXTERNAL, rejected.filter((portal) => !isInternal(portal)).map(rejectRule)],
+      ...guard.chains,
+      ...invalid.addresses.chains,
+      ...invalid.nodePorts.chains,
+    ]),
+  };
+}
+
+function enter(hook: HookJump['hook'], chain: ChainName): HookJump {
+  return {
+    hook,
+    rule: {
+      conntrackStates: ['INVALID', 'NEW'],
+      comment: 'Service portals and proxy ports',
+      target: { kind: 'jump', chain },
+    },
+  };
+}
+
+/**
+ * A packet that conntrack calls INVALID is not translated: the kernel would answer it with a reset that ends
+ * a healthy connection.
+ */
+const toInvalid: Rule = {
+  conntrackStates: ['INVALID'],
+  comment: 'would be answered with a reset',
+  target: { kind: 'jump', chain: INVALID },
+};
+
+function jumpTo(chain: ChainName, comment: string): Rule {
+  return { comment, target: { kind: 'jump', chain } };
+}
+
+/** A direct SYN or datagram hears at once that nobody is there; a stray segment hears nothing. */
+const refuseRules: readonly Rule[] = [
+  {
+    protocol: 'TCP',
+    isSyn: true,
+    comment: 'proxy ports are private',
+    target: { kind: 'reject', with: 'tcp-reset' },
+  },
+  {
+    protocol: 'UDP',
+    comment: 'proxy ports are private',
+    target: { kind: 'reject', with: 'port-unreachable' },
+  },
+  { comment: 'proxy ports are private', target: { kind: 'drop' } },
+];
+
+/** What came through REDIRECT carries conntrack's state DNAT and is let in, whatever the firewall's default is. */
+function buildGuard(guarded: readonly GuardedPort[]): Dispatch {
+  return dispatchByPort(
+    'G',
+    guarded.map(({ protocol, port, servicePortName: comment }) => {
+      const match = { protocol, destinationPort: port, comment };
+      return {
+        protocol,
+        port,
+        rules: [
+          { ...match, conntrackStates: ['DNAT'], target: { kind: 'accept' } },
+          { ...match, target: { kind: 'jump', chain: REFUSE } },
+        ],
+      };
+    }),
+  );
+}
+
+function rejectRule(portal: Portal): Rule {
+  const rule = portalRule(portal, { kind: 'reject', with: 'port-unreachable' });
+  return {
+    ...rule,
+    ...(portal.kind === 'nodePort' ? { isToLocalAddress: true } : {}),
+    comment: `${portal.servicePortName} has no endpoints`,
+  };
+}

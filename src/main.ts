@@ -1,0 +1,111 @@
+#!/usr/bin/env node
+/**
+ * The program: reads the command line, runs one command, wires signals, owns the exit code. The only file that
+ * reads `process.argv` and exits.
+ */
+import { readFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type CommandLine, type Config, configFromArgs } from './cli/config.ts';
+import { renderHelp } from './cli/help.ts';
+import { systemClock } from './clock.ts';
+import { cleanUp } from './cleanup.ts';
+import { createProxy } from './composition.ts';
+import { errorText } from './errors.ts';
+import type { Logger } from './log.ts';
+import { createLogger } from './observe/log.ts';
+import { printRules } from './print-rules.ts';
+
+/** npm forwards a Ctrl-C that the terminal has already delivered: two within this time are one. */
+const SAME_SIGNAL_MS = 1000;
+
+function version(): string {
+  const { version: text } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
+    version: string;
+  };
+  return text;
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  let commandLine: CommandLine;
+  try {
+    commandLine = configFromArgs(args);
+  } catch (error) {
+    process.stderr.write(`Error: ${errorText(error)}\nRun with --help to see every flag.\n`);
+    return 1;
+  }
+  const { command, config, warnings } = commandLine;
+  // Lines of commands that print something for others to read go to standard error.
+  const destination = command === 'run' ? process.stdout : process.stderr;
+  const logger = createLogger({ verbosity: config.verbosity, ...(command === 'run' ? {} : { destination }) });
+  for (const warning of warnings) logger.warn({}, warning);
+  try {
+    switch (command) {
+      case 'help':
+        process.stdout.write(renderHelp());
+        return 0;
+      case 'version':
+        process.stdout.write(`kube-userspace-proxy ${version()}\n`);
+        return 0;
+      case 'cleanup':
+        return await cleanUp(config, logger);
+      case 'print-rules':
+        process.stdout.write(await printRules(config, logger));
+        return 0;
+      case 'run':
+        return await run(config, logger);
+    }
+  } catch (error) {
+    logger.error({ error }, 'Exiting');
+    return 1;
+  }
+}
+
+/** Runs until a signal, then drains. A second signal ends the drain. */
+async function run(config: Config, logger: Logger): Promise<number> {
+  const stop = new AbortController();
+  const endDrain = new AbortController();
+  const onSignal = signalHandler(logger, { stop, endDrain });
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, onSignal);
+  logger.info({ version: version(), node: process.version }, 'Starting');
+  const proxy = await createProxy(config, { clock: systemClock, logger, version: version() });
+  try {
+    await proxy.start();
+    logger.info({ manifests: config.manifests, capture: config.capture }, 'Started');
+    if (!stop.signal.aborted) await once(stop.signal);
+    proxy.announceStop();
+    logger.info(
+      { drainTimeoutMs: config.drainTimeoutMs },
+      'Draining: health says 503, listeners still accept',
+    );
+    await delay(config.drainTimeoutMs, undefined, { signal: endDrain.signal }).catch(() => undefined);
+  } finally {
+    await proxy.close();
+  }
+  logger.info({}, 'Stopped, rules stay for the successor');
+  return 0;
+}
+
+async function once(signal: AbortSignal): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  signal.addEventListener('abort', () => resolve(), { once: true });
+  await promise;
+}
+
+function signalHandler(
+  logger: Logger,
+  { stop, endDrain }: { readonly stop: AbortController; readonly endDrain: AbortController },
+): (signal: NodeJS.Signals) => void {
+  let firstAt: number | undefined;
+  return (signal) => {
+    const now = systemClock.now();
+    if (firstAt === undefined) {
+      firstAt = now;
+      logger.info({ signal }, 'Signal received');
+      stop.abort();
+    } else if (now - firstAt > SAME_SIGNAL_MS) {
+      endDrain.abort();
+    }
+  };
+}
+
+process.exitCode = await main(process.argv.slice(2));

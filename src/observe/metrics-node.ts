@@ -1,0 +1,81 @@
+/** The metrics of the node as a whole: what the engine counted, what is open, what is wrong with the input. */
+import type { EngineTotals } from '../engine/engine.ts';
+import { PROBLEM_CODES, type ProblemCode } from '../errors.ts';
+import type { Labels, MetricRegistry, Sample } from './metrics-registry.ts';
+
+/** What exists at this moment. */
+export interface Inventory {
+  /** Listeners that rules point at. */
+  readonly listeners: number;
+  readonly proxyPorts: number;
+  /** Listeners that no rule points at any more and that still accept for their grace period. */
+  readonly draining: number;
+  /** Problems in objects and files that are not mended yet; a code that is missing counts 0. */
+  readonly problemsByCode: Readonly<Partial<Record<ProblemCode, number>>>;
+  /** Manifest files or documents that cannot be used as they are. */
+  readonly manifestErrors: number;
+  /** Interfaces on which REDIRECT drops packets because they have no address of that family. */
+  readonly unusableInterfaces: number;
+}
+
+/** One consistent reading for one scrape. */
+export interface NodeReading {
+  readonly engine: EngineTotals;
+  readonly inventory: Inventory;
+}
+
+/** Defines the families; `reading` is asked once for each of them. */
+export function defineNodeMetrics(registry: MetricRegistry, reading: () => NodeReading): void {
+  const counter = (name: string, help: string, read: (engine: EngineTotals) => readonly Sample[]): void => {
+    registry.scraped('counter', { name: `userspace_proxy_${name}`, help }, () => read(reading().engine));
+  };
+  const gauge = (name: string, help: string, read: (inventory: Inventory) => readonly Sample[]): void => {
+    registry.scraped('gauge', { name: `userspace_proxy_${name}`, help }, () => read(reading().inventory));
+  };
+
+  counter('udp_datagrams_total', 'UDP datagrams carried, by direction', (engine) => [
+    { labels: { direction: 'to_backend' }, value: engine.datagramsIn },
+    { labels: { direction: 'from_backend' }, value: engine.datagramsOut },
+  ]);
+  counter(
+    'udp_dropped_total',
+    'UDP datagrams of clients dropped before their backend was up, or refused by the kernel',
+    (engine) => single(engine.datagramsDropped),
+  );
+  counter(
+    'flow_control_paused_total',
+    'Times that one side of a TCP connection was paused because the other did not drain',
+    (engine) => single(engine.flowControlPauses),
+  );
+  gauge('listeners', 'Listeners that rules point at', (inventory) => single(inventory.listeners));
+  gauge(
+    'listeners_draining',
+    'Listeners without rules that still accept for their grace period',
+    (inventory) => single(inventory.draining),
+  );
+  gauge('proxy_ports_allocated', 'Proxy ports in use', (inventory) => single(inventory.proxyPorts));
+  gauge(
+    'invalid_objects',
+    'Problems in objects and files that are not mended yet, by error code',
+    (inventory) =>
+      PROBLEM_CODES.map((code) => ({ labels: { code }, value: inventory.problemsByCode[code] ?? 0 })),
+  );
+  gauge('manifest_errors', 'Manifest files or documents that cannot be used as they are', (inventory) =>
+    single(inventory.manifestErrors),
+  );
+  gauge(
+    'interfaces_without_address',
+    'Interfaces on which REDIRECT drops packets because they have no address of that family',
+    (inventory) => single(inventory.unusableInterfaces),
+  );
+}
+
+/** `userspace_proxy_build_info`: always 1, for joining the version to other series. */
+export function defineBuildInfo(registry: MetricRegistry, labels: { version: string; node: string }): void {
+  const text = { name: 'userspace_proxy_build_info', help: 'Always 1; the labels say what is running' };
+  registry.scraped('gauge', text, () => single(1, labels));
+}
+
+function single(value: number, labels: Labels = {}): readonly Sample[] {
+  return [{ labels, value }];
+}

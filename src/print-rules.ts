@@ -1,0 +1,72 @@
+/** `--print-rules`: the `iptables-restore` input that a first start would load, without touching the kernel. */
+import type { Config } from './cli/config.ts';
+import { systemClock } from './clock.ts';
+import { excludedPorts, rememberedPorts } from './composition.ts';
+import { type ListenerKey, buildDesiredState } from './desired/desired-state.ts';
+import type { Problem } from './errors.ts';
+import { exec } from './host/exec.ts';
+import { readHostAddresses } from './host/address-monitor.ts';
+import { PortMemory } from './host/port-memory.ts';
+import { KernelTable } from './iptables/kernel-table.ts';
+import { renderFullUpdate } from './iptables/render.ts';
+import { type GuardedPort, buildRuleSet } from './iptables/ruleset.ts';
+import type { Logger } from './log.ts';
+import { IP_FAMILIES, type IpAddress } from './model/address.ts';
+import { servicePortNameText } from './model/service-port-name.ts';
+import { EMPTY_SNAPSHOT, type Snapshot, snapshotFromObjects } from './model/snapshot.ts';
+import { ProxyPorts } from './proxy/proxy-ports.ts';
+import { ManifestsSource } from './sources/manifests/manifests-source.ts';
+import { ProblemLog } from './sync/problem-log.ts';
+
+/** Ports are those of the last run where it is known, else random ones as a start would choose. */
+export async function printRules(config: Config, logger: Logger): Promise<string> {
+  const { snapshot, problems } = await readManifests(config, logger);
+  const addresses = await readHostAddresses(exec);
+  const desired = buildDesiredState(snapshot, {
+    families: IP_FAMILIES,
+    addresses: new Set(addresses.all as readonly IpAddress[]),
+  });
+  new ProblemLog(logger).update([...problems, ...snapshot.problems, ...desired.problems]);
+  const remembered = await rememberedPorts(new PortMemory(config.stateDir), logger);
+  const ports = new ProxyPorts({
+    range: config.proxyPortRange,
+    excluded: excludedPorts(),
+    random: Math.random,
+    remembered,
+  });
+  const proxyPorts = new Map<ListenerKey, number>();
+  const guardedPorts: GuardedPort[] = [];
+  for (const [key, { family, servicePort }] of desired.listeners) {
+    const { protocol } = servicePort.name;
+    const port = ports.take(key, `${protocol}/${family}`, systemClock.now());
+    proxyPorts.set(key, port);
+    guardedPorts.push({ family, protocol, port, servicePortName: servicePortNameText(servicePort.name) });
+  }
+  return IP_FAMILIES.map((family) => {
+    const rules = buildRuleSet(family, { desired, proxyPorts, guardedPorts });
+    const tables = (['nat', 'filter'] as const).map(
+      (table) => renderFullUpdate({ table, family }, rules[table], KernelTable.empty).text,
+    );
+    return `# ${family === 'IPv4' ? 'iptables-restore' : 'ip6tables-restore'} --noflush -w 5\n${tables.join('')}`;
+  }).join('\n');
+}
+
+async function readManifests(
+  config: Config,
+  logger: Logger,
+): Promise<{ readonly snapshot: Snapshot; readonly problems: readonly Problem[] }> {
+  let read: { snapshot: Snapshot; problems: readonly Problem[] } = { snapshot: EMPTY_SNAPSHOT, problems: [] };
+  const source = new ManifestsSource(
+    {
+      clock: systemClock,
+      logger,
+      onChange: (objects, problems) => {
+        read = { snapshot: snapshotFromObjects(objects), problems };
+      },
+    },
+    { paths: config.manifests },
+  );
+  await source.start();
+  await source.close();
+  return read;
+}

@@ -1,0 +1,72 @@
+/**
+ * In which order, and for how long each, one connection tries the endpoints. Pure: time is passed in, and the
+ * balancer is asked for endpoints through `pick`.
+ *
+ * 1. Each attempt goes to another endpoint. When all were tried a new pass begins, with the next time-out.
+ * 2. An endpoint that refused is not tried again. When all have refused, that is the end, at once.
+ * 3. Passes repeat until the budget, the sum of the time-outs, is spent; an endpoint that was never tried
+ *    (it has just appeared) still gets its attempt.
+ * 4. The only endpoint left is dialled for the whole rest of the budget: giving it up early to dial it again
+ *    would only lose the place in its accept queue.
+ */
+import type { MonotonicMs } from '../clock.ts';
+import type { DialFailure } from '../engine/engine.ts';
+import type { Endpoint } from '../model/endpoint.ts';
+
+/** What the plan needs of a balancer. */
+export interface EndpointChoice {
+  /** How many endpoints there are. */
+  readonly size: number;
+  has(endpointKey: string): boolean;
+  /** One outside `excluded`, or undefined. */
+  pick(excluded: ReadonlySet<string>): Endpoint | undefined;
+}
+
+export type Attempt =
+  | { readonly kind: 'dial'; readonly endpoint: Endpoint; readonly timeoutMs: number }
+  /** `no_endpoints`: there is nobody to dial; `exhausted`: everybody was tried. */
+  | { readonly kind: 'giveUp'; readonly reason: 'no_endpoints' | 'exhausted' };
+
+export class DialPlan {
+  readonly #timeoutsMs: readonly number[];
+  readonly #deadline: MonotonicMs;
+  readonly #refused = new Set<string>();
+  readonly #tried = new Set<string>();
+  #triedInPass = new Set<string>();
+  #pass = 0;
+
+  /** `timeoutsMs`: one for each pass, at least one; the last one holds for all further passes. */
+  constructor(timeoutsMs: readonly number[], startedAt: MonotonicMs) {
+    this.#timeoutsMs = timeoutsMs;
+    this.#deadline = startedAt + timeoutsMs.reduce((sum, timeout) => sum + timeout, 0);
+  }
+
+  next(choice: EndpointChoice, now: MonotonicMs): Attempt {
+    if (choice.size === 0) return { kind: 'giveUp', reason: 'no_endpoints' };
+    const remainingMs = this.#deadline - now;
+    const endpoint = remainingMs > 0 ? this.#pickInPass(choice) : choice.pick(this.#tried);
+    if (endpoint === undefined) return { kind: 'giveUp', reason: 'exhausted' };
+    this.#triedInPass.add(endpoint.key);
+    this.#tried.add(endpoint.key);
+    return { kind: 'dial', endpoint, timeoutMs: this.#timeoutFor(choice, remainingMs) };
+  }
+
+  failed(endpointKey: string, failure: DialFailure): void {
+    if (failure === 'refused' || failure === 'unreachable') this.#refused.add(endpointKey);
+  }
+
+  #pickInPass(choice: EndpointChoice): Endpoint | undefined {
+    const inPass = choice.pick(this.#triedInPass.union(this.#refused));
+    if (inPass !== undefined || this.#triedInPass.size === 0) return inPass;
+    this.#pass += 1;
+    this.#triedInPass = new Set();
+    return choice.pick(this.#refused);
+  }
+
+  #timeoutFor(choice: EndpointChoice, remainingMs: number): number {
+    const timeoutMs = this.#timeoutsMs[Math.min(this.#pass, this.#timeoutsMs.length - 1)] ?? 0;
+    if (remainingMs <= 0) return timeoutMs;
+    const gone = [...this.#refused].filter((key) => choice.has(key)).length;
+    return choice.size - gone <= 1 ? remainingMs : Math.min(timeoutMs, remainingMs);
+  }
+}

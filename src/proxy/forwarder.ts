@@ -1,0 +1,310 @@
+/**
+ * The policy behind every engine: which endpoint a session is dialled to, what happens when that fails, and
+ * what is counted. It joins one balancer to each listener and never touches a socket.
+ *
+ *     opened ──► pick ──► dial ──► established ──► closed
+ *                  ▲        │
+ *                  └─ next ─┘ dialFailed     (nobody left: refuse)
+ */
+import { type BalancerOptions, Balancer } from '../balancer/balancer.ts';
+import type { Clock, MonotonicMs } from '../clock.ts';
+import type { Decision, EngineEvent, ListenerId, Policy, SessionBytes, SessionId } from '../engine/engine.ts';
+import type { IpFamily } from '../model/address.ts';
+import type { Endpoint } from '../model/endpoint.ts';
+import type { ServicePort } from '../model/service-port.ts';
+import { servicePortNameText } from '../model/service-port-name.ts';
+import type { Logger } from '../log.ts';
+import { DialPlan } from './dial-plan.ts';
+import {
+  DIAL_DURATION_BUCKETS,
+  type FailureReason,
+  HistogramCounts,
+  type ProxyStatistics,
+  SESSION_DURATION_BUCKETS,
+  ServicePortStatistics,
+} from './statistics.ts';
+
+/** At most one line in this time tells that a Service's clients are refused. */
+const FAILURE_LOG_INTERVAL_MS = 10_000;
+
+export interface ForwarderOptions {
+  /** One dial time-out for each pass over the endpoints. */
+  readonly dialTimeoutsMs: readonly number[];
+  readonly balancer: BalancerOptions;
+}
+
+/** What a listener's sessions may use. */
+export interface ListenerBackends {
+  readonly servicePort: ServicePort;
+  readonly family: IpFamily;
+  readonly endpoints: readonly Endpoint[];
+  /** UDP flows to an endpoint outside this set are cut. */
+  readonly servingKeys: ReadonlySet<string>;
+}
+
+/** The seat of one listener key; it outlives reopened listeners, so that affinity and position do too. */
+class Backend {
+  readonly balancer: Balancer;
+  readonly statistics: ServicePortStatistics;
+  servicePort: ServicePort;
+  servingKeys: ReadonlySet<string> = new Set();
+  refusedSinceLog = 0;
+  lastFailureLog: MonotonicMs = Number.NEGATIVE_INFINITY;
+
+  constructor(servicePort: ServicePort, family: IpFamily, options: BalancerOptions) {
+    this.servicePort = servicePort;
+    this.balancer = new Balancer(options);
+    this.statistics = new ServicePortStatistics(servicePort.name, family);
+  }
+}
+
+interface Session {
+  readonly backend: Backend;
+  readonly client: string;
+  readonly openedAt: MonotonicMs;
+  readonly plan: DialPlan;
+  endpointKey: string;
+  lastFailure: string;
+  dialledAt: MonotonicMs;
+  isEstablished: boolean;
+}
+
+/** What the forwarder asks of the engine outside its answers. */
+export interface SessionControl {
+  answer(session: SessionId, decision: Decision): void;
+  reset(sessions: Iterable<SessionId>): void;
+  sessionBytes(): Iterable<SessionBytes>;
+}
+
+export interface ForwarderDeps {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** The engine stopped a listener by itself. */
+  readonly onListenerFault: (listener: ListenerId, errno: string) => void;
+}
+
+export class Forwarder implements Policy {
+  readonly #deps: ForwarderDeps;
+  readonly #options: ForwarderOptions;
+  readonly #backendByKey = new Map<string, Backend>();
+  readonly #backendByListener = new Map<ListenerId, Backend>();
+  readonly #sessions = new Map<SessionId, Session>();
+  readonly #dialDuration = new HistogramCounts(DIAL_DURATION_BUCKETS);
+  readonly #sessionDuration = new HistogramCounts(SESSION_DURATION_BUCKETS);
+  #control: SessionControl | undefined;
+
+  constructor(deps: ForwarderDeps, options: ForwarderOptions) {
+    this.#deps = deps;
+    this.#options = options;
+  }
+
+  /** The engine needs its policy to be made, so the way back is set after. */
+  attach(control: SessionControl): void {
+    this.#control = control;
+  }
+
+  /**
+   * From here on new sessions of this listener key use these endpoints. Dials under way to one that is gone
+   * start over with another; established TCP connections are left alone; UDP flows whose endpoint no longer
+   * serves are cut, and their next datagram finds another.
+   */
+  setBackends(key: string, { servicePort, family, endpoints, servingKeys }: ListenerBackends): void {
+    const backend = this.#backendByKey.get(key) ?? new Backend(servicePort, family, this.#options.balancer);
+    this.#backendByKey.set(key, backend);
+    backend.servicePort = servicePort;
+    backend.balancer.setAffinity(servicePort.sessionAffinity);
+    const hasNewEndpoints = backend.balancer.setEndpoints(endpoints);
+    const hasStopped = backend.servingKeys.difference(servingKeys).size > 0;
+    backend.servingKeys = servingKeys;
+    if (hasNewEndpoints || hasStopped) this.#moveSessions(backend);
+  }
+
+  /** Forgets what is not in `keys`. A listener that still drains keeps its backends until it is unbound. */
+  retainBackends(keys: ReadonlySet<string>): void {
+    for (const key of this.#backendByKey.keys()) {
+      if (!keys.has(key)) this.#backendByKey.delete(key);
+    }
+  }
+
+  /** Sessions of this listener use the backends that `key` has now. */
+  bindListener(listener: ListenerId, key: string): void {
+    const backend = this.#backendByKey.get(key);
+    if (backend !== undefined) this.#backendByListener.set(listener, backend);
+  }
+
+  unbindListener(listener: ListenerId): void {
+    this.#backendByListener.delete(listener);
+  }
+
+  handle(events: readonly EngineEvent[], now: MonotonicMs): readonly (Decision | undefined)[] {
+    return events.map((event) => this.#handleOne(event, now));
+  }
+
+  statistics(): ProxyStatistics {
+    const open = this.#openBytes();
+    const servicePorts = [...this.#backendByKey.values()].map(({ statistics, balancer }) => {
+      const { toBackend, fromBackend } = open.get(statistics) ?? { toBackend: 0, fromBackend: 0 };
+      return {
+        ...statistics,
+        bytesToBackend: statistics.bytesToBackend + toBackend,
+        bytesFromBackend: statistics.bytesFromBackend + fromBackend,
+        affinityEntries: balancer.affinityEntries,
+        affinityEvictions: balancer.affinityEvictions,
+      };
+    });
+    return { servicePorts, dialDuration: this.#dialDuration, sessionDuration: this.#sessionDuration };
+  }
+
+  #openBytes(): ReadonlyMap<
+    ServicePortStatistics,
+    { readonly toBackend: number; readonly fromBackend: number }
+  > {
+    const open = new Map<ServicePortStatistics, { toBackend: number; fromBackend: number }>();
+    for (const { session: id, bytesIn, bytesOut } of this.#control?.sessionBytes() ?? []) {
+      const session = this.#sessions.get(id);
+      if (session === undefined) continue;
+      const sum = open.get(session.backend.statistics) ?? { toBackend: 0, fromBackend: 0 };
+      sum.toBackend += bytesIn;
+      sum.fromBackend += bytesOut;
+      open.set(session.backend.statistics, sum);
+    }
+    return open;
+  }
+
+  #handleOne(event: EngineEvent, now: MonotonicMs): Decision | undefined {
+    switch (event.kind) {
+      case 'opened':
+        return this.#opened(event, now);
+      case 'dialFailed':
+        return this.#dialFailed(event, now);
+      case 'established':
+        return this.#established(event.session, now);
+      case 'closed':
+        return this.#closed(event, now);
+      case 'listenerFault':
+        this.#deps.onListenerFault(event.listener, event.errno);
+        return undefined;
+    }
+  }
+
+  #opened(
+    { listener, session: id, client }: Extract<EngineEvent, { kind: 'opened' }>,
+    now: MonotonicMs,
+  ): Decision {
+    const backend = this.#backendByListener.get(listener);
+    if (backend === undefined) return { kind: 'refuse' };
+    backend.statistics.sessionsTotal += 1;
+    backend.statistics.sessionsActive += 1;
+    const session: Session = {
+      backend,
+      client: client.address,
+      openedAt: now,
+      plan: new DialPlan(this.#options.dialTimeoutsMs, now),
+      endpointKey: '',
+      lastFailure: '',
+      dialledAt: now,
+      isEstablished: false,
+    };
+    this.#sessions.set(id, session);
+    return this.#next(session, now);
+  }
+
+  #dialFailed(
+    { session: id, failure, errno }: Extract<EngineEvent, { kind: 'dialFailed' }>,
+    now: MonotonicMs,
+  ): Decision | undefined {
+    const session = this.#sessions.get(id);
+    if (session === undefined) return undefined;
+    const { backend, client, endpointKey } = session;
+    backend.statistics.dials[failure] += 1;
+    session.lastFailure = `${endpointKey}: ${errno}`;
+    if (failure === 'local') return this.#refuse(session, 'local', now);
+    backend.balancer.failed(client, endpointKey);
+    session.plan.failed(endpointKey, failure);
+    return this.#next(session, now);
+  }
+
+  #next(session: Session, now: MonotonicMs): Decision {
+    const { balancer, statistics } = session.backend;
+    const attempt = session.plan.next(
+      {
+        size: balancer.size,
+        has: (key) => balancer.has(key),
+        pick: (excluded) => balancer.pick(session.client, now, excluded),
+      },
+      now,
+    );
+    if (attempt.kind === 'giveUp') return this.#refuse(session, attempt.reason, now);
+    if (session.endpointKey !== '') statistics.dialRetries += 1;
+    session.endpointKey = attempt.endpoint.key;
+    session.dialledAt = now;
+    const { address, port } = attempt.endpoint;
+    return { kind: 'dial', to: { address, port }, timeoutMs: attempt.timeoutMs };
+  }
+
+  #refuse(session: Session, reason: FailureReason, now: MonotonicMs): Decision {
+    const { backend, lastFailure } = session;
+    backend.statistics.failures[reason] += 1;
+    backend.refusedSinceLog += 1;
+    if (now - backend.lastFailureLog >= FAILURE_LOG_INTERVAL_MS) {
+      const { name } = backend.servicePort;
+      this.#deps.logger.warn(
+        {
+          servicePort: servicePortNameText(name),
+          protocol: name.protocol,
+          reason,
+          endpoints: backend.balancer.size,
+          lastFailure,
+          refused: backend.refusedSinceLog,
+        },
+        'Clients refused',
+      );
+      backend.lastFailureLog = now;
+      backend.refusedSinceLog = 0;
+    }
+    return { kind: 'refuse' };
+  }
+
+  #established(id: SessionId, now: MonotonicMs): undefined {
+    const session = this.#sessions.get(id);
+    if (session === undefined) return;
+    session.isEstablished = true;
+    session.backend.statistics.dials.ok += 1;
+    this.#dialDuration.observe((now - session.dialledAt) / 1000);
+    session.backend.balancer.succeeded(session.client, session.endpointKey, now);
+    if (!this.#deps.logger.isLevelEnabled('trace')) return;
+    const { backend, client, endpointKey } = session;
+    const servicePort = servicePortNameText(backend.servicePort.name);
+    this.#deps.logger.trace({ servicePort, client, endpoint: endpointKey }, 'Session established');
+  }
+
+  #closed(
+    { session: id, cause, bytesIn, bytesOut }: Extract<EngineEvent, { kind: 'closed' }>,
+    now: MonotonicMs,
+  ): undefined {
+    const session = this.#sessions.get(id);
+    if (session === undefined) return;
+    this.#sessions.delete(id);
+    const { backend, client, endpointKey, openedAt } = session;
+    const { statistics } = backend;
+    statistics.sessionsActive -= 1;
+    statistics.closes[cause] += 1;
+    statistics.bytesToBackend += bytesIn;
+    statistics.bytesFromBackend += bytesOut;
+    this.#sessionDuration.observe((now - openedAt) / 1000);
+    if (cause === 'backendRefused') backend.balancer.failed(client, endpointKey);
+  }
+
+  #moveSessions(backend: Backend): void {
+    const isUdp = backend.servicePort.name.protocol === 'UDP';
+    const now = this.#deps.clock.now();
+    for (const [id, session] of this.#sessions) {
+      if (session.backend !== backend) continue;
+      if (!session.isEstablished) {
+        if (!backend.balancer.has(session.endpointKey)) this.#control?.answer(id, this.#next(session, now));
+      } else if (isUdp && !backend.servingKeys.has(session.endpointKey)) {
+        this.#control?.reset([id]);
+      }
+    }
+  }
+}

@@ -1,0 +1,111 @@
+/**
+ * Which port a listener gets: the one it had before if that is possible, else a random one that nobody had
+ * lately. Pure bookkeeping; whether a port is really free shows when it is opened.
+ *
+ * A port that was given back rests before anybody else gets it: conntrack still sends the flows of its former
+ * Service there.
+ */
+import type { MonotonicMs } from '../clock.ts';
+import { ProxyError } from '../errors.ts';
+import type { Random } from '../balancer/round-robin.ts';
+
+/** Inclusive. */
+export interface PortRange {
+  readonly first: number;
+  readonly last: number;
+}
+
+/** Longer than conntrack keeps an idle UDP stream (nf_conntrack_udp_timeout_stream, 120 s). */
+export const PORT_REST_MS = 180_000;
+
+export interface ProxyPortsOptions {
+  readonly range: PortRange;
+  /** Never handed out: other programs' ephemeral ports and the NodePorts. */
+  readonly excluded: readonly PortRange[];
+  readonly random: Random;
+  /** Ports of an earlier instance by listener key. */
+  readonly remembered: ReadonlyMap<string, number>;
+}
+
+/** Ports of the two protocols and families do not meet: each `space` is a numbering of its own. */
+export type PortSpace = `${'TCP' | 'UDP'}/${'IPv4' | 'IPv6'}`;
+
+export class ProxyPorts {
+  readonly #candidates: readonly number[];
+  readonly #random: Random;
+  readonly #remembered: Map<string, number>;
+  readonly #taken = new Map<string, string>();
+  readonly #restingUntil = new Map<string, MonotonicMs>();
+
+  /** Throws `ERR_PROXY_PORTS_EXHAUSTED` when nothing of the range is left. */
+  constructor({ range, excluded, random, remembered }: ProxyPortsOptions) {
+    this.#candidates = portsOf(range).filter(
+      (port) => !excluded.some(({ first, last }) => port >= first && port <= last),
+    );
+    this.#random = random;
+    this.#remembered = new Map([...remembered].filter(([, port]) => this.#candidates.includes(port)));
+    if (this.#candidates.length > 0) return;
+    const taken = excluded.map(({ first, last }) => `${first}-${last}`).join(' and ');
+    throw new ProxyError(
+      'ERR_PROXY_PORTS_EXHAUSTED',
+      `--proxy-port-range ${range.first}-${range.last} lies within ${taken}`,
+    );
+  }
+
+  /** Takes a port for the listener. Throws `ERR_PROXY_PORTS_EXHAUSTED` when all are taken. */
+  take(key: string, space: PortSpace, now: MonotonicMs): number {
+    const remembered = this.#remembered.get(key);
+    const port =
+      remembered !== undefined && !this.#taken.has(`${space}/${remembered}`)
+        ? remembered
+        : this.#choose(space, now);
+    if (port === undefined) {
+      throw new ProxyError(
+        'ERR_PROXY_PORTS_EXHAUSTED',
+        `all ${this.#candidates.length} ${space} proxy ports are taken`,
+      );
+    }
+    this.#taken.set(`${space}/${port}`, key);
+    this.#remembered.set(key, port);
+    return port;
+  }
+
+  /** Gives a port back. It stays remembered for this listener and rests for everybody else. */
+  release(space: PortSpace, port: number, now: MonotonicMs): void {
+    this.#taken.delete(`${space}/${port}`);
+    this.#restingUntil.set(`${space}/${port}`, now + PORT_REST_MS);
+  }
+
+  /** The listener's next port is another one than it has now. */
+  forget(key: string): void {
+    this.#remembered.delete(key);
+  }
+
+  /** The port turned out to be somebody else's: it is given back and this listener gets another one. */
+  clash(key: string, space: PortSpace, port: number, now: MonotonicMs): void {
+    this.forget(key);
+    this.release(space, port, now);
+  }
+
+  get takenCount(): number {
+    return this.#taken.size;
+  }
+
+  /** From a random place on, the first port that is free and rested; else the one that has rested longest. */
+  #choose(space: PortSpace, now: MonotonicMs): number | undefined {
+    const start = Math.floor(this.#random() * this.#candidates.length);
+    let fallback: { readonly port: number; readonly restingUntil: MonotonicMs } | undefined;
+    for (let step = 0; step < this.#candidates.length; step += 1) {
+      const port = this.#candidates[(start + step) % this.#candidates.length];
+      if (port === undefined || this.#taken.has(`${space}/${port}`)) continue;
+      const restingUntil = this.#restingUntil.get(`${space}/${port}`) ?? 0;
+      if (restingUntil <= now) return port;
+      if (fallback === undefined || restingUntil < fallback.restingUntil) fallback = { port, restingUntil };
+    }
+    return fallback?.port;
+  }
+}
+
+function portsOf({ first, last }: PortRange): number[] {
+  return Array.from({ length: last - first + 1 }, (_, index) => first + index);
+}

@@ -1,0 +1,88 @@
+/**
+ * What the data path counts, as plain numbers on plain objects: nothing here costs more than an addition. The
+ * metrics read them at scrape.
+ */
+import type { CloseCause, DialFailure } from '../engine/engine.ts';
+import type { IpFamily } from '../model/address.ts';
+import type { ServicePortName } from '../model/service-port-name.ts';
+
+export const DIAL_RESULTS = ['ok', 'refused', 'unreachable', 'timeout', 'local'] as const;
+export type DialResult = 'ok' | DialFailure;
+
+/** `no_endpoints`: nothing to dial; `exhausted`: everything was tried; `local`: this node could not dial. */
+export const FAILURE_REASONS = ['no_endpoints', 'exhausted', 'local'] as const;
+export type FailureReason = (typeof FAILURE_REASONS)[number];
+
+export const CLOSE_CAUSES = [
+  'fin',
+  'clientReset',
+  'backendReset',
+  'idle',
+  'evicted',
+  'refused',
+  'backendRefused',
+  'stopped',
+] as const satisfies readonly CloseCause[];
+
+/** Upper bounds in seconds of the buckets of dial duration; the last bucket is everything above. */
+export const DIAL_DURATION_BUCKETS = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5] as const;
+
+/** Upper bounds in seconds of the buckets of connection duration. */
+export const SESSION_DURATION_BUCKETS = [0.01, 0.1, 1, 10, 60, 600, 3600, 86_400] as const;
+
+/** A histogram as plain numbers: `counts[i]` observations in bucket i, the last one above every bound. */
+export class HistogramCounts {
+  readonly bounds: readonly number[];
+  readonly counts: number[];
+  sum = 0;
+
+  constructor(bounds: readonly number[]) {
+    this.bounds = bounds;
+    this.counts = Array<number>(bounds.length + 1).fill(0);
+  }
+
+  observe(value: number): void {
+    const at = this.bounds.findIndex((bound) => value <= bound);
+    const index = at === -1 ? this.bounds.length : at;
+    this.counts[index] = (this.counts[index] ?? 0) + 1;
+    this.sum += value;
+  }
+}
+
+/** The counts of one service port and family; they live as long as the service port does. */
+export class ServicePortStatistics {
+  readonly name: ServicePortName;
+  readonly family: IpFamily;
+  sessionsTotal = 0;
+  sessionsActive = 0;
+  /** Of the sessions that have ended. */
+  bytesToBackend = 0;
+  bytesFromBackend = 0;
+  dialRetries = 0;
+  readonly dials: Record<DialResult, number> = { ok: 0, refused: 0, unreachable: 0, timeout: 0, local: 0 };
+  readonly failures: Record<FailureReason, number> = { no_endpoints: 0, exhausted: 0, local: 0 };
+  readonly closes: Record<CloseCause, number> = {
+    fin: 0,
+    clientReset: 0,
+    backendReset: 0,
+    idle: 0,
+    evicted: 0,
+    refused: 0,
+    backendRefused: 0,
+    stopped: 0,
+  };
+  affinityEntries = 0;
+  affinityEvictions = 0;
+
+  constructor(name: ServicePortName, family: IpFamily) {
+    this.name = name;
+    this.family = family;
+  }
+}
+
+/** One consistent reading of everything the data path counts, taken at scrape: the bytes of open sessions are in it. */
+export interface ProxyStatistics {
+  readonly servicePorts: readonly ServicePortStatistics[];
+  readonly dialDuration: HistogramCounts;
+  readonly sessionDuration: HistogramCounts;
+}

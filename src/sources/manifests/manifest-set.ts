@@ -1,0 +1,152 @@
+/**
+ * From the versions of files to the objects that are in force: which version of a file counts, which of two equal
+ * names wins, and object identity that changes exactly when content does. No I/O; time is passed in.
+ */
+import { isDeepStrictEqual } from 'node:util';
+import type { V1Service } from '@kubernetes/client-node';
+import { type Problem, problemKey } from '../../errors.ts';
+import { compareText } from '../../model/endpoint.ts';
+import type { SourceObjects } from '../../model/snapshot.ts';
+import type { DecodedManifest, DecodedObject } from './decode.ts';
+
+/** What a file contributes. */
+export interface FileVersion {
+  readonly services: DecodedManifest['services'];
+  readonly endpointSlices: DecodedManifest['endpointSlices'];
+  /** Of the newest text of the file, whether or not its objects are the ones in use. */
+  readonly problems: readonly Problem[];
+  /** The objects are those of a text without problems. */
+  readonly isGood: boolean;
+}
+
+/**
+ * The version after a new text was read. A good one replaces everything; a broken one changes no object of a file
+ * that was good before; a file that never was good contributes the objects in it that are.
+ */
+export function nextFileVersion(before: FileVersion | undefined, decoded: DecodedManifest): FileVersion {
+  const { services, endpointSlices, problems } = decoded;
+  if (problems.length === 0) return { services, endpointSlices, problems, isGood: true };
+  if (before?.isGood !== true) return { services, endpointSlices, problems, isGood: false };
+  const stays = '; the last good version of this file stays in use';
+  return {
+    ...before,
+    problems: problems.map((problem) => ({ ...problem, message: problem.message + stays })),
+  };
+}
+
+export interface Composition {
+  /** The very object of the last time when nothing in it changed. */
+  readonly objects: SourceObjects;
+  readonly problems: readonly Problem[];
+  /** Something differs from the last time; true the first time. */
+  readonly isChanged: boolean;
+}
+
+interface Kept<T> {
+  /** As it was decoded: what the next one is compared with. */
+  readonly decoded: T;
+  /** As it was handed out. */
+  readonly emitted: T;
+}
+
+type KeptByKey<T> = ReadonlyMap<string, Kept<T>>;
+
+/** Remembers what it composed last. */
+export class ManifestSet {
+  #services: KeptByKey<V1Service> = new Map();
+  #endpointSlices: KeptByKey<SourceObjects['endpointSlices'][number]> = new Map();
+  #last: { readonly objects: SourceObjects; readonly problemKeys: readonly string[] } | undefined;
+
+  /**
+   * Objects of all files, sorted by name. Of two with one name the first of `versions` wins; the other is
+   * reported. `wallTimeMs` becomes the creation time of Services that are new and say none.
+   */
+  compose(
+    versions: readonly FileVersion[],
+    wallTimeMs: number,
+    others: readonly Problem[] = [],
+  ): Composition {
+    const problems = [...others, ...versions.flatMap((version) => version.problems)];
+    const services = firstOfEach(
+      'Service',
+      versions.flatMap((version) => version.services),
+      problems,
+    );
+    const slices = firstOfEach(
+      'EndpointSlice',
+      versions.flatMap((version) => version.endpointSlices),
+      problems,
+    );
+    const stamp = new Date(wallTimeMs).toISOString();
+    this.#services = keepIdentity(this.#services, services, (service, before) =>
+      withCreationTime(service, before?.metadata?.creationTimestamp ?? stamp),
+    );
+    this.#endpointSlices = keepIdentity(this.#endpointSlices, slices, (slice) => slice);
+    const objects = sameOrNew(this.#last?.objects, {
+      services: emittedOf(this.#services),
+      endpointSlices: emittedOf(this.#endpointSlices),
+    });
+    const problemKeys = problems.map(problemKey);
+    const isChanged =
+      objects !== this.#last?.objects || !isDeepStrictEqual(problemKeys, this.#last.problemKeys);
+    this.#last = { objects, problemKeys };
+    return { objects, problems, isChanged };
+  }
+}
+
+function firstOfEach<T>(kind: string, all: readonly DecodedObject<T>[], problems: Problem[]): Map<string, T> {
+  const firstByKey = new Map<string, DecodedObject<T>>();
+  for (const decoded of all) {
+    const first = firstByKey.get(decoded.key);
+    if (first === undefined) firstByKey.set(decoded.key, decoded);
+    else {
+      problems.push({
+        code: 'ERR_MANIFEST_DUPLICATE',
+        object: `${decoded.where} (${kind} ${decoded.key})`,
+        field: 'metadata.name',
+        message: `stands already in ${first.where}; that one is used`,
+      });
+    }
+  }
+  return new Map([...firstByKey].map(([key, { object }]) => [key, object]));
+}
+
+function keepIdentity<T>(
+  before: KeptByKey<T>,
+  now: ReadonlyMap<string, T>,
+  finish: (decoded: T, emittedBefore: T | undefined) => T,
+): KeptByKey<T> {
+  const inOrder = [...now].sort(([a], [b]) => compareText(a, b));
+  return new Map(
+    inOrder.map(([key, decoded]) => {
+      const kept = before.get(key);
+      if (kept !== undefined && isDeepStrictEqual(kept.decoded, decoded)) return [key, kept];
+      return [key, { decoded, emitted: finish(decoded, kept?.emitted) }];
+    }),
+  );
+}
+
+/** Text, as an API server sends it, where the client's type says Date. */
+function withCreationTime(service: V1Service, created: unknown): V1Service {
+  if (service.metadata?.creationTimestamp !== undefined) return service;
+  const metadata = Object.assign({}, service.metadata, { creationTimestamp: created });
+  return Object.assign({}, service, { metadata });
+}
+
+function emittedOf<T>(kept: KeptByKey<T>): T[] {
+  return [...kept.values()].map(({ emitted }) => emitted);
+}
+
+function sameOrNew(before: SourceObjects | undefined, now: SourceObjects): SourceObjects {
+  if (before === undefined) return now;
+  const services = isSameList(before.services, now.services) ? before.services : now.services;
+  const endpointSlices = isSameList(before.endpointSlices, now.endpointSlices)
+    ? before.endpointSlices
+    : now.endpointSlices;
+  const isSame = services === before.services && endpointSlices === before.endpointSlices;
+  return isSame ? before : { services, endpointSlices };
+}
+
+function isSameList<T>(a: readonly T[], b: readonly T[]): boolean {
+  return a.length === b.length && a.every((element, index) => element === b[index]);
+}

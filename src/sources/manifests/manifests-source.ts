@@ -1,0 +1,142 @@
+/**
+ * Services and EndpointSlices from YAML files, watched. Level-triggered: an event, or the poll, only says "look";
+ * a look compares everything with what was there before.
+ *
+ * ```text
+ * inotify event ─► debounce ─┐
+ * poll: time stamps differ ──┴─► scan (read what changed) ─► decode ─► compose ─► onChange, if anything differs
+ * ```
+ */
+import type { Clock, MonotonicMs } from '../../clock.ts';
+import type { Problem } from '../../errors.ts';
+import type { Logger } from '../../log.ts';
+import type { SourceObjects } from '../../model/snapshot.ts';
+import { DirectoryWatches, type WatchDirectory, watchDirectory } from './directory-watches.ts';
+import { ManifestScanner } from './manifest-scanner.ts';
+import { ManifestSet } from './manifest-set.ts';
+
+/** Long enough for an editor's truncate-and-write to be over, short beside the second that an edit may take. */
+const DEBOUNCE_MS = 75;
+/** Files that are written to without pause are read after this all the same. */
+const MAX_DEBOUNCE_MS = 300;
+
+export interface ManifestsSourceDeps {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /**
+   * Called when objects or problems differ from the last call, and once for the first read. Objects that did not
+   * change are the same objects, lists that did not change the same lists. Must not throw.
+   */
+  readonly onChange: (objects: SourceObjects, problems: readonly Problem[]) => void;
+  /** Default: fs.watch. */
+  readonly watch?: WatchDirectory;
+}
+
+export interface ManifestsSourceOptions {
+  /** Files and directories; none needs to exist yet. */
+  readonly paths: readonly string[];
+  /** How often to look without having been told to. Default 500. */
+  readonly pollIntervalMs?: number;
+}
+
+/** Start once, close once or more. */
+export class ManifestsSource {
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #onChange: ManifestsSourceDeps['onChange'];
+  readonly #scanner: ManifestScanner;
+  readonly #watches: DirectoryWatches;
+  readonly #pollIntervalMs: number;
+  readonly #set = new ManifestSet();
+  /** Looks never overlap: each waits for the one before. */
+  #work: Promise<void> = Promise.resolve();
+  #isClosed = false;
+  #debounceTimer: NodeJS.Timeout | undefined;
+  #pollTimer: NodeJS.Timeout | undefined;
+  #dirtySince: MonotonicMs | undefined;
+  #ignoredKinds = '';
+
+  constructor(deps: ManifestsSourceDeps, options: ManifestsSourceOptions) {
+    this.#clock = deps.clock;
+    this.#logger = deps.logger;
+    this.#onChange = deps.onChange;
+    this.#pollIntervalMs = options.pollIntervalMs ?? 500;
+    this.#scanner = new ManifestScanner({ clock: deps.clock }, { paths: options.paths });
+    this.#watches = new DirectoryWatches(
+      { watch: deps.watch ?? watchDirectory, logger: deps.logger, onEvent: () => this.#markDirty() },
+      { paths: options.paths },
+    );
+  }
+
+  /** Resolves when everything was read once and `onChange` told of it. Missing paths are problems, not failures. */
+  async start(): Promise<void> {
+    // Watching first: what changes during the first read is then seen by the next.
+    await this.#inTurn(() => this.#watches.ensure());
+    await this.#inTurn(() => this.#scan());
+    this.#armPoll();
+  }
+
+  /** No `onChange` once it has been called; resolves when the last look has ended. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    clearTimeout(this.#debounceTimer);
+    clearTimeout(this.#pollTimer);
+    this.#watches.close();
+    await this.#work;
+  }
+
+  #inTurn(task: () => Promise<void>): Promise<void> {
+    this.#work = this.#work.then(() => (this.#isClosed ? undefined : task()));
+    return this.#work;
+  }
+
+  #markDirty(): void {
+    if (this.#isClosed) return;
+    const now = this.#clock.now();
+    this.#dirtySince ??= now;
+    clearTimeout(this.#debounceTimer);
+    const delayMs = Math.max(0, Math.min(DEBOUNCE_MS, this.#dirtySince + MAX_DEBOUNCE_MS - now));
+    this.#debounceTimer = setTimeout(() => {
+      this.#dirtySince = undefined;
+      void this.#inTurn(() => this.#scan());
+    }, delayMs);
+  }
+
+  #armPoll(): void {
+    if (this.#isClosed) return;
+    this.#pollTimer = setTimeout(() => {
+      void this.#inTurn(() => this.#poll()).then(() => this.#armPoll());
+    }, this.#pollIntervalMs);
+  }
+
+  /** Only marks dirty: what the poll sees changing may be half written, and the debounce gives it time. */
+  async #poll(): Promise<void> {
+    await this.#watches.ensure();
+    if (this.#dirtySince === undefined && (await this.#scanner.looksChanged())) this.#markDirty();
+  }
+
+  async #scan(): Promise<void> {
+    const scan = await this.#scanner.scan();
+    if (this.#isClosed) return;
+    this.#logIgnoredKinds(scan.ignoredKinds);
+    if (scan.isUnsettled) this.#markDirty();
+    const { objects, problems, isChanged } = this.#set.compose(
+      scan.versions,
+      this.#clock.wallTime(),
+      scan.problems,
+    );
+    if (!isChanged) return;
+    const counts = { services: objects.services.length, endpointSlices: objects.endpointSlices.length };
+    this.#logger.debug({ ...counts, problems: problems.length }, 'manifests changed');
+    this.#onChange(objects, problems);
+  }
+
+  /** Once per set of kinds: an operator who gives a v1 Endpoints wonders otherwise why nothing happens. */
+  #logIgnoredKinds(kinds: readonly string[]): void {
+    const ignoredKinds = kinds.join(', ');
+    if (ignoredKinds !== this.#ignoredKinds && ignoredKinds !== '') {
+      this.#logger.info({ ignoredKinds }, 'manifests contain objects that are no Services or EndpointSlices');
+    }
+    this.#ignoredKinds = ignoredKinds;
+  }
+}

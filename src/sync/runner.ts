@@ -1,0 +1,93 @@
+/**
+ * Runs one task, never twice at a time, with bounded frequency (kube-proxy
+ * `pkg/proxy/runner/bounded_frequency_runner.go`). Guarantees:
+ *
+ * 1. After `request()` a run starts: at once if the last one began at least `minIntervalMs` ago, else as soon
+ *    as that is so. Requests during a run lead to exactly one more.
+ * 2. Without any request a run starts `periodMs` after the last one ended.
+ * 3. After a failure a run starts after `retryMs`, doubling up to `maxRetryMs`; a request does not wait for
+ *    that. A success resets it.
+ */
+import type { Clock, MonotonicMs } from '../clock.ts';
+import { errorText } from '../errors.ts';
+import type { Logger } from '../log.ts';
+
+export interface RunnerOptions {
+  readonly minIntervalMs: number;
+  readonly periodMs: number;
+  readonly retryMs: number;
+  readonly maxRetryMs: number;
+}
+
+export interface RunnerDeps {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** `isPeriodic`: no request led to this run. A rejection is logged and retried. */
+  readonly task: (run: { readonly isPeriodic: boolean }) => Promise<void>;
+}
+
+export class Runner {
+  readonly #deps: RunnerDeps;
+  readonly #options: RunnerOptions;
+  #timer: NodeJS.Timeout | undefined;
+  #running: Promise<void> | undefined;
+  #lastStart: MonotonicMs = Number.NEGATIVE_INFINITY;
+  #isRequested = false;
+  #failures = 0;
+  #isClosed = false;
+
+  constructor(deps: RunnerDeps, options: RunnerOptions) {
+    this.#deps = deps;
+    this.#options = options;
+  }
+
+  request(): void {
+    this.#isRequested = true;
+    if (this.#running === undefined) this.#schedule();
+  }
+
+  /** No further run starts; resolves when the one under way has ended. Idempotent. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    clearTimeout(this.#timer);
+    await this.#running;
+  }
+
+  #schedule(): void {
+    clearTimeout(this.#timer);
+    if (this.#isClosed) return;
+    const delay = this.#delayMs();
+    if (delay <= 0) this.#start();
+    else this.#timer = setTimeout(() => this.#start(), delay);
+  }
+
+  #delayMs(): number {
+    const { minIntervalMs, periodMs, retryMs, maxRetryMs } = this.#options;
+    if (this.#isRequested) return this.#lastStart + minIntervalMs - this.#deps.clock.now();
+    if (this.#failures > 0) return Math.min(retryMs * 2 ** (this.#failures - 1), maxRetryMs);
+    return periodMs;
+  }
+
+  #start(): void {
+    const isPeriodic = !this.#isRequested;
+    this.#isRequested = false;
+    this.#lastStart = this.#deps.clock.now();
+    this.#running = this.#run(isPeriodic);
+  }
+
+  async #run(isPeriodic: boolean): Promise<void> {
+    try {
+      await this.#deps.task({ isPeriodic });
+      this.#failures = 0;
+    } catch (error) {
+      this.#failures += 1;
+      this.#deps.logger.error(
+        { error: errorText(error), failures: this.#failures },
+        'Sync failed, will be retried',
+      );
+    } finally {
+      this.#running = undefined;
+      this.#schedule();
+    }
+  }
+}

@@ -1,0 +1,35 @@
+/** What a sync tells whoever counts (metrics) or judges (health). Declared here, implemented in `observe/` and `health/`. */
+import type { IpFamily } from '../model/address.ts';
+
+/** `full` rewrites every chain; `partial` writes only the chains that changed; `endpoints` wrote nothing at all. */
+export type SyncKind = 'full' | 'partial' | 'endpoints';
+
+export type ResyncReason = 'start' | 'failure' | 'foreign_change';
+
+export interface RuleCounts {
+  readonly nat: number;
+  readonly filter: number;
+}
+
+export interface FamilySync {
+  readonly family: IpFamily;
+  readonly kind: SyncKind;
+  readonly durationSeconds: number;
+  /** Rules of ours that are in the kernel now. */
+  readonly rulesTotal: RuleCounts;
+  /** Rules that this sync wrote. */
+  readonly rulesWritten: RuleCounts;
+}
+
+export interface SyncObserver {
+  /** A change waits for a sync. Called for every change; the oldest unserved one counts. */
+  updateQueued(): void;
+  /** A pass begins: it serves everything that was queued before. */
+  syncStarted(): void;
+  familySynced(sync: FamilySync): void;
+  restoreFailed(family: IpFamily, kind: SyncKind): void;
+  /** A full rewrite was due for another reason than a change of ours. */
+  resynced(reason: ResyncReason): void;
+  /** A whole pass has ended well: everything that was queued before it began is served. */
+  syncSucceeded(): void;
+}

@@ -1,0 +1,39 @@
+/**
+ * Interfaces on which REDIRECT drops what it captures, because they have no address of the packet's family
+ * (`nf_nat_redirect.c` returns NF_DROP). Said once for each, with the way out.
+ */
+import type { DesiredState } from '../desired/desired-state.ts';
+import type { Logger } from '../log.ts';
+import type { IpFamily, PerFamily } from '../model/address.ts';
+
+export class UncapturableInterfaces {
+  readonly #logger: Logger;
+  #current: ReadonlySet<string> = new Set();
+
+  constructor(logger: Logger) {
+    this.#logger = logger;
+  }
+
+  get count(): number {
+    return this.#current.size;
+  }
+
+  /** Only families in which something is captured count. */
+  update(withoutAddress: PerFamily<readonly string[]>, desired: DesiredState): void {
+    const families = new Set<IpFamily>(desired.portals.map((portal) => portal.family));
+    const next = new Set<string>();
+    for (const family of families) {
+      for (const name of withoutAddress[family]) {
+        const key = `${family}/${name}`;
+        next.add(key);
+        if (this.#current.has(key)) continue;
+        this.#logger.warn(
+          { interface: name, family },
+          'Service traffic that enters by this interface is dropped by REDIRECT: the interface has no address of ' +
+            'that family. Give it one (--capture link-local, which needs none, is not in this version)',
+        );
+      }
+    }
+    this.#current = next;
+  }
+}

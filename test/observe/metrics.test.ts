@@ -1,0 +1,220 @@
+/** Everything is read back from the exported text, strictly parsed. */
+import { expect, test } from 'vitest';
+import { PROBLEM_CODES } from '../../src/errors.ts';
+import { sampleValue } from '../support/prometheus-text.ts';
+import { MetricsFixture } from './metrics-fixture.ts';
+
+const WEB = { namespace: 'default', service: 'web', port: 'http', protocol: 'TCP', ip_family: 'IPv4' };
+
+test('a registry in which nothing has happened is valid text and has no series of a service port', async () => {
+  const fixture = new MetricsFixture();
+
+  const families = await fixture.scrape();
+
+  expect(families.get('userspace_proxy_connections_total')?.samples).toEqual([]);
+  expect(fixture.metrics.contentType).toBe('text/plain; version=0.0.4; charset=utf-8');
+});
+
+test('a used service port shows everything that was counted for it', async () => {
+  const fixture = new MetricsFixture();
+  const web = fixture.addServicePort();
+  web.sessionsTotal = 10;
+  web.sessionsActive = 3;
+  web.bytesToBackend = 1000;
+  web.bytesFromBackend = 2000;
+  web.dialRetries = 4;
+  web.dials.ok = 9;
+  web.dials.timeout = 5;
+  web.failures.exhausted = 1;
+  web.closes.clientReset = 2;
+  web.affinityEntries = 6;
+  web.affinityEvictions = 7;
+
+  const families = await fixture.scrape();
+  const value = (name: string, labels: Record<string, string> = {}): number | undefined =>
+    sampleValue(families, `userspace_proxy_${name}`, { ...WEB, ...labels });
+
+  expect(value('connections_total')).toBe(10);
+  expect(value('connections_active')).toBe(3);
+  expect(value('connection_bytes_total', { direction: 'to_backend' })).toBe(1000);
+  expect(value('connection_bytes_total', { direction: 'from_backend' })).toBe(2000);
+  expect(value('dial_retries_total')).toBe(4);
+  expect(value('dials_total', { result: 'ok' })).toBe(9);
+  expect(value('dials_total', { result: 'timeout' })).toBe(5);
+  expect(value('dials_total', { result: 'refused' })).toBe(0);
+  expect(value('connection_failures_total', { reason: 'exhausted' })).toBe(1);
+  expect(value('connection_failures_total', { reason: 'no_endpoints' })).toBe(0);
+  expect(value('connection_closes_total', { cause: 'client_reset' })).toBe(2);
+  expect(value('connection_closes_total', { cause: 'clientReset' })).toBeUndefined();
+  expect(value('affinity_entries')).toBe(6);
+  expect(value('affinity_evictions_total')).toBe(7);
+});
+
+test('the bytes of open connections count with those of ended ones, before and after they end', async () => {
+  const fixture = new MetricsFixture();
+  const web = fixture.addServicePort();
+  web.sessionsTotal = 2;
+  web.bytesToBackend = 100;
+  web.openBytesToBackend = 7;
+  web.openBytesFromBackend = 8;
+  const bytes = async (direction: string): Promise<number | undefined> =>
+    sampleValue(await fixture.scrape(), 'userspace_proxy_connection_bytes_total', { ...WEB, direction });
+
+  expect(await bytes('to_backend')).toBe(107);
+  expect(await bytes('from_backend')).toBe(8);
+
+  web.bytesToBackend += web.openBytesToBackend;
+  web.openBytesToBackend = 0;
+  expect(await bytes('to_backend')).toBe(107);
+});
+
+test('an unused service port shows its connections and failures at 0, and no more', async () => {
+  const fixture = new MetricsFixture();
+  fixture.addServicePort();
+
+  const families = await fixture.scrape();
+
+  expect(sampleValue(families, 'userspace_proxy_connections_total', WEB)).toBe(0);
+  expect(sampleValue(families, 'userspace_proxy_connections_active', WEB)).toBe(0);
+  expect(
+    sampleValue(families, 'userspace_proxy_connection_failures_total', { ...WEB, reason: 'exhausted' }),
+  ).toBe(0);
+  expect(families.get('userspace_proxy_dials_total')?.samples).toEqual([]);
+});
+
+test('service ports are told apart by protocol and by family', async () => {
+  const fixture = new MetricsFixture();
+  fixture.addServicePort().sessionsTotal = 1;
+  fixture.addServicePort((name) => (name.protocol = 'UDP')).sessionsTotal = 2;
+  fixture.addServicePort(undefined, 'IPv6').sessionsTotal = 3;
+  fixture.addServicePort((name) => (name.port = '')).sessionsTotal = 4;
+
+  const families = await fixture.scrape();
+  const of = (labels: object): number | undefined =>
+    sampleValue(families, 'userspace_proxy_connections_total', { ...WEB, ...labels });
+
+  expect(of({})).toBe(1);
+  expect(of({ protocol: 'UDP' })).toBe(2);
+  expect(of({ ip_family: 'IPv6' })).toBe(3);
+  expect(of({ port: '' })).toBe(4);
+});
+
+test('the series of a service port vanish with it, and those of the others stay', async () => {
+  const fixture = new MetricsFixture();
+  fixture.addServicePort().sessionsTotal = 1;
+  fixture.addServicePort((name) => (name.name = 'api')).sessionsTotal = 2;
+  expect(await fixture.metrics.render()).toContain('service="web"');
+
+  fixture.servicePorts.shift();
+
+  const text = await fixture.metrics.render();
+  expect(text).not.toContain('service="web"');
+  expect(text).toContain('service="api"');
+});
+
+test('a label value with quotes, backslashes and newlines still gives valid text', async () => {
+  const fixture = new MetricsFixture();
+  fixture.addServicePort((name) => (name.namespace = 'a"b\\c\nd')).sessionsTotal = 1;
+
+  const families = await fixture.scrape();
+
+  const labels = { ...WEB, namespace: 'a"b\\c\nd' };
+  expect(sampleValue(families, 'userspace_proxy_connections_total', labels)).toBe(1);
+});
+
+test('plain histogram counts come out as cumulative buckets with sum and count', async () => {
+  const fixture = new MetricsFixture();
+  for (const seconds of [0.0005, 0.001, 0.3, 100]) fixture.dialDuration.observe(seconds);
+  fixture.sessionDuration.observe(30);
+
+  const families = await fixture.scrape();
+  const dial = (suffix: string, labels: Record<string, string> = {}): number | undefined =>
+    sampleValue(families, `userspace_proxy_dial_duration_seconds_${suffix}`, labels);
+
+  expect(families.get('userspace_proxy_dial_duration_seconds')?.type).toBe('histogram');
+  expect(dial('bucket', { le: '0.001' })).toBe(2);
+  expect(dial('bucket', { le: '0.25' })).toBe(2);
+  expect(dial('bucket', { le: '0.5' })).toBe(3);
+  expect(dial('bucket', { le: '5' })).toBe(3);
+  expect(dial('bucket', { le: '+Inf' })).toBe(4);
+  expect(dial('count')).toBe(4);
+  expect(dial('sum')).toBeCloseTo(100.3015, 9);
+  expect(sampleValue(families, 'userspace_proxy_connection_duration_seconds_bucket', { le: '86400' })).toBe(
+    1,
+  );
+});
+
+test('engine totals and the inventory are exported under their names', async () => {
+  const fixture = new MetricsFixture();
+  fixture.engine = { datagramsIn: 1, datagramsOut: 2, datagramsDropped: 3, flowControlPauses: 4 };
+  fixture.inventory = {
+    listeners: 5,
+    proxyPorts: 6,
+    draining: 7,
+    problemsByCode: { ERR_SERVICE_CONFLICT: 8 },
+    manifestErrors: 9,
+    unusableInterfaces: 10,
+  };
+
+  const families = await fixture.scrape();
+  const value = (name: string, labels: Record<string, string> = {}): number | undefined =>
+    sampleValue(families, `userspace_proxy_${name}`, labels);
+
+  expect(value('udp_datagrams_total', { direction: 'to_backend' })).toBe(1);
+  expect(value('udp_datagrams_total', { direction: 'from_backend' })).toBe(2);
+  expect(value('udp_dropped_total')).toBe(3);
+  expect(value('flow_control_paused_total')).toBe(4);
+  expect(value('listeners')).toBe(5);
+  expect(value('proxy_ports_allocated')).toBe(6);
+  expect(value('listeners_draining')).toBe(7);
+  expect(value('invalid_objects', { code: 'ERR_SERVICE_CONFLICT' })).toBe(8);
+  expect(value('invalid_objects', { code: 'ERR_SERVICE_INVALID' })).toBe(0);
+  expect(families.get('userspace_proxy_invalid_objects')?.samples).toHaveLength(PROBLEM_CODES.length);
+  expect(value('manifest_errors')).toBe(9);
+  expect(value('interfaces_without_address')).toBe(10);
+});
+
+test('build info and the process metrics are there', async () => {
+  const families = await new MetricsFixture().scrape();
+
+  const labels = { version: '1.2.3', node: process.version };
+  expect(sampleValue(families, 'userspace_proxy_build_info', labels)).toBe(1);
+  expect(sampleValue(families, 'process_open_fds')).toBeGreaterThan(0);
+  expect(sampleValue(families, 'process_max_fds')).toBeGreaterThan(0);
+  expect(sampleValue(families, 'process_resident_memory_bytes')).toBeGreaterThan(0);
+  expect(sampleValue(families, 'process_cpu_seconds_total')).toBeGreaterThan(0);
+});
+
+test('one scrape takes one reading, and the next scrape another', async () => {
+  const fixture = new MetricsFixture();
+
+  await fixture.scrape();
+  expect(fixture.readings).toBe(1);
+
+  await Promise.all([fixture.scrape(), fixture.scrape()]);
+  expect(fixture.readings).toBe(3);
+});
+
+test('a dependency that throws fails that scrape only', async () => {
+  const fixture = new MetricsFixture();
+  fixture.addServicePort().sessionsTotal = 5;
+  fixture.fault = new Error('broken');
+  await expect(fixture.metrics.render()).rejects.toThrow('broken');
+
+  fixture.fault = undefined;
+
+  expect(sampleValue(await fixture.scrape(), 'userspace_proxy_connections_total', WEB)).toBe(5);
+});
+
+test('our own names carry their unit, and _total exactly when they are counters', async () => {
+  const families = await new MetricsFixture().scrape();
+  const own = [...families.values()].filter((family) => family.name.startsWith('userspace_proxy_'));
+
+  const misnamed = own.filter(
+    ({ name, type }) =>
+      name.endsWith('_total') !== (type === 'counter') ||
+      (type === 'histogram' && !name.endsWith('_seconds')),
+  );
+  expect(misnamed).toEqual([]);
+  expect(own).toHaveLength(22);
+});
