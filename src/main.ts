@@ -38,6 +38,8 @@ async function main(args: readonly string[]): Promise<number> {
   const destination = command === 'run' ? process.stdout : process.stderr;
   const logger = createLogger({ verbosity: config.verbosity, ...(command === 'run' ? {} : { destination }) });
   for (const warning of warnings) logger.warn({}, warning);
+  // A broken invariant still ends the process, but not without a line in the log.
+  process.on('uncaughtExceptionMonitor', (error) => logger.error({ error }, 'Crashing'));
   try {
     switch (command) {
       case 'help':

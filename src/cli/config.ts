@@ -67,9 +67,17 @@ type Values = FlagValues<typeof FLAGS>;
  */
 export function configFromArgs(args: readonly string[]): CommandLine {
   const { values, given } = parseFlags(args, FLAGS, KUBE_PROXY_FLAGS);
-  refuseUnsupported(given);
   const command = commandFrom(values);
-  if ((command === 'run' || command === 'print-rules') && values.manifests.length === 0) {
+  // Whoever asks for help has reason to: everything else may still be wrong.
+  if (command !== 'help' && command !== 'version') {
+    refuseUnsupported(given);
+    refuseContradictions(command, values);
+  }
+  return { command, config: configFromValues(values, given), warnings: warningsFrom(values, given) };
+}
+
+function refuseContradictions(command: Command, values: Values): void {
+  if (command !== 'cleanup' && values.manifests.length === 0) {
     throw new ProxyError(
       'ERR_FLAG_VALUE',
       '--manifests is required: a file or directory of Services and EndpointSlices (the API server source comes in a later version)',
@@ -82,7 +90,6 @@ export function configFromArgs(args: readonly string[]): CommandLine {
       `must not be greater than --iptables-sync-period, ${renderDuration(values['iptables-sync-period'])}`,
     );
   }
-  return { command, config: configFromValues(values, given), warnings: warningsFrom(values, given) };
 }
 
 function refuseUnsupported(given: ReadonlyMap<string, unknown>): void {

@@ -115,7 +115,7 @@ export function oneOf<const W extends string>(words: readonly W[], remark = ''):
   };
 }
 
-/** `IP:port`, `[IPv6]:port`, or an IP alone, which gets `defaultPort`. '' is undefined wrapped: `'off'`. */
+/** `IP:port`, `[IPv6]:port`, or an IP alone, which gets `defaultPort`; '' gives 'off'. */
 export function bindAddress(defaultPort: number): FlagType<BindAddress | 'off'> {
   return {
     name: 'ipport',

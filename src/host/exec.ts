@@ -76,9 +76,9 @@ export interface LineStream {
 }
 
 export interface LineStreamHandlers {
-  onLine(line: string): void;
+  readonly onLine: (line: string) => void;
   /** The program ended without being asked to, or never started. */
-  onEnd(reason: string): void;
+  readonly onEnd: (reason: string) => void;
 }
 
 export type ExecLines = (

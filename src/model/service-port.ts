@@ -158,8 +158,8 @@ function sessionAffinityOf(service: V1Service, report: Report): SessionAffinity 
 
 /** API servers send text, typed clients a Date. */
 function createdAtOf(service: V1Service): number {
-  const created: unknown = service.metadata?.creationTimestamp;
-  const milliseconds = created instanceof Date ? created.getTime() : Date.parse(String(created ?? ''));
+  const created: Date | string | undefined = service.metadata?.creationTimestamp;
+  const milliseconds = created === undefined ? Number.NaN : new Date(created).getTime();
   return Number.isNaN(milliseconds) ? 0 : milliseconds;
 }
 

@@ -144,13 +144,12 @@ export class Forwarder implements Policy {
     const open = this.#openBytes();
     const servicePorts = [...this.#backendByKey.values()].map(({ statistics, balancer }) => {
       const { toBackend, fromBackend } = open.get(statistics) ?? { toBackend: 0, fromBackend: 0 };
-      return {
-        ...statistics,
+      return Object.assign(new ServicePortStatistics(statistics.name, statistics.family), statistics, {
         bytesToBackend: statistics.bytesToBackend + toBackend,
         bytesFromBackend: statistics.bytesFromBackend + fromBackend,
         affinityEntries: balancer.affinityEntries,
         affinityEvictions: balancer.affinityEvictions,
-      };
+      });
     });
     return { servicePorts, dialDuration: this.#dialDuration, sessionDuration: this.#sessionDuration };
   }

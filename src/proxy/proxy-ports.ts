@@ -39,11 +39,11 @@ export class ProxyPorts {
 
   /** Throws `ERR_PROXY_PORTS_EXHAUSTED` when nothing of the range is left. */
   constructor({ range, excluded, random, remembered }: ProxyPortsOptions) {
-    this.#candidates = portsOf(range).filter(
-      (port) => !excluded.some(({ first, last }) => port >= first && port <= last),
-    );
+    const isCandidate = (port: number): boolean =>
+      contains(range, port) && !excluded.some((other) => contains(other, port));
+    this.#candidates = portsOf(range).filter(isCandidate);
     this.#random = random;
-    this.#remembered = new Map([...remembered].filter(([, port]) => this.#candidates.includes(port)));
+    this.#remembered = new Map([...remembered].filter(([, port]) => isCandidate(port)));
     if (this.#candidates.length > 0) return;
     const taken = excluded.map(({ first, last }) => `${first}-${last}`).join(' and ');
     throw new ProxyError(
@@ -104,6 +104,10 @@ export class ProxyPorts {
     }
     return fallback?.port;
   }
+}
+
+function contains({ first, last }: PortRange, port: number): boolean {
+  return port >= first && port <= last;
 }
 
 function portsOf({ first, last }: PortRange): number[] {

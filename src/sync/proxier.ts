@@ -23,7 +23,7 @@ import { buildRuleSet } from '../iptables/ruleset.ts';
 import type { Logger } from '../log.ts';
 import type { IpAddress, IpFamily, PerFamily } from '../model/address.ts';
 import { servicePortNameText } from '../model/service-port-name.ts';
-import { EMPTY_SNAPSHOT, type Snapshot } from '../model/snapshot.ts';
+import type { Snapshot } from '../model/snapshot.ts';
 import type { ListenerBackends } from '../proxy/forwarder.ts';
 import type { ListenerPort, WantedListener } from '../proxy/listener-set.ts';
 import { ProblemLog } from './problem-log.ts';
@@ -75,7 +75,8 @@ const WILDCARD: PerFamily<string> = { IPv4: '0.0.0.0', IPv6: '::' };
 export class Proxier {
   readonly #deps: ProxierDeps;
   readonly #problems: ProblemLog;
-  #snapshot: Snapshot = EMPTY_SNAPSHOT;
+  /** Undefined until the sources have told everything once: half a list would take away what works. */
+  #snapshot: Snapshot | undefined;
   #sourceProblems: readonly Problem[] = [];
   #desired: DesiredState = { listeners: new Map(), portals: [], problems: [] };
   /** What the rules in the kernel were made from; nothing until a family's first sync has ended. */
@@ -104,19 +105,20 @@ export class Proxier {
   update(snapshot: Snapshot, sourceProblems: readonly Problem[]): void {
     this.#snapshot = snapshot;
     this.#sourceProblems = sourceProblems;
-    this.#apply();
+    this.#apply(snapshot);
   }
 
   /** Step 1 again, because the node's addresses have changed. */
   nodeChanged(): void {
-    this.#apply();
+    if (this.#snapshot !== undefined) this.#apply(this.#snapshot);
   }
 
   /**
    * Steps 2 to 5, each family by itself: a fault of one does not hold up the other. `isPeriodic`: also look
-   * whether somebody has changed our rules.
+   * whether somebody has changed our rules. Does nothing before the first `update`.
    */
   async sync({ isPeriodic }: { readonly isPeriodic: boolean }): Promise<void> {
+    if (this.#snapshot === undefined) return;
     const desired = this.#desired;
     const startedAt = this.#deps.clock.now();
     this.#deps.observer.syncStarted();
@@ -176,12 +178,12 @@ export class Proxier {
     return new Set<string>([...desired.listeners.keys(), ...this.#desired.listeners.keys()]);
   }
 
-  #apply(): void {
-    this.#desired = buildDesiredState(this.#snapshot, this.#nodeView());
+  #apply(snapshot: Snapshot): void {
+    this.#desired = buildDesiredState(snapshot, this.#nodeView());
     for (const [key, { servicePort, family, endpoints, servingKeys }] of this.#desired.listeners) {
       this.#deps.backends.setBackends(key, { servicePort, family, endpoints, servingKeys });
     }
-    this.#problems.update([...this.#sourceProblems, ...this.#snapshot.problems, ...this.#desired.problems]);
+    this.#problems.update([...this.#sourceProblems, ...snapshot.problems, ...this.#desired.problems]);
     this.#deps.observer.updateQueued();
   }
 

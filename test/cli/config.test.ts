@@ -163,6 +163,7 @@ describe('the command', () => {
     { args: ['--version'], command: 'version' },
     { args: ['--help', '--version', '--cleanup'], command: 'help' },
     { args: ['-h'], command: 'help' },
+    { args: ['--config=x', '--iptables-min-sync-period=1h', '--help'], command: 'help' },
   ])('of $args is $command', ({ args, command }) => {
     expect(configFromArgs(args).command).toBe(command);
   });

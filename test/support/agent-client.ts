@@ -32,6 +32,7 @@ const METHODS: Readonly<Record<AgentMethod, true>> = {
   heldStatus: true,
   heldClose: true,
   httpRequests: true,
+  httpGet: true,
   startHttpLoad: true,
   startConnectLoad: true,
   startUdpLoad: true,

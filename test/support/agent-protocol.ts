@@ -141,6 +141,8 @@ export interface AgentMethods {
     Target & Pace & HttpOptions & { timeoutMs?: number; count?: number; durationMs?: number },
     LoadReport
   >;
+  /** One GET with its answer; rejects when there is none within the deadline. */
+  httpGet: Method<Target & { path: string; timeoutMs?: number }, HttpAnswer>;
   startHttpLoad: Method<BackgroundLoad & HttpOptions, Id>;
   /** Fresh connections to an `identify` server. */
   startConnectLoad: Method<BackgroundLoad, Id>;
@@ -176,6 +178,12 @@ export interface AgentMethods {
 export type AgentMethod = keyof AgentMethods;
 export type Params<M extends AgentMethod> = AgentMethods[M]['params'];
 export type Result<M extends AgentMethod> = AgentMethods[M]['result'];
+
+export interface HttpAnswer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | readonly string[] | undefined>>;
+  readonly body: string;
+}
 
 /** One function for each method named: what the agent implements and what its client offers. */
 export type AgentFunctions<M extends AgentMethod = AgentMethod> = {

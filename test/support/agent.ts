@@ -11,6 +11,7 @@ import type {
   Params,
   Result,
 } from './agent-protocol.ts';
+import { httpGet } from './agent-http-get.ts';
 import { createServerFunctions } from './agent-servers.ts';
 import { createHoldFunctions } from './agent-tcp-hold.ts';
 import { createTcpClientFunctions } from './agent-tcp-clients.ts';
@@ -22,6 +23,7 @@ const functions: AgentFunctions = {
   ...createHoldFunctions(),
   ...createLoadFunctions(),
   ...createUdpClientFunctions(),
+  httpGet,
 };
 
 function isMethod(name: string): name is AgentMethod {

@@ -8,8 +8,8 @@ import { KEEP_ALIVE_DELAY_MS } from './tcp-session.ts';
 const BACKLOG = 4096;
 
 export interface TcpListenerHandlers {
-  onConnection(socket: Socket): void;
-  onFault(errno: string): void;
+  readonly onConnection: (socket: Socket) => void;
+  readonly onFault: (errno: string) => void;
 }
 
 export class TcpListener {

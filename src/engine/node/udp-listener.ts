@@ -12,8 +12,8 @@ import type { UdpSession } from './udp-session.ts';
 
 export interface UdpListenerHandlers {
   /** The first datagram of a client on that socket; undefined when it is to be dropped. */
-  openSession(client: SocketAddress, socket: UdpLocalSocket): UdpSession | undefined;
-  onFault(errno: string): void;
+  readonly openSession: (client: SocketAddress, socket: UdpLocalSocket) => UdpSession | undefined;
+  readonly onFault: (errno: string) => void;
 }
 
 /** One bound socket with the sessions that came in by it. */
