@@ -69,6 +69,11 @@ async function run(config: Config, logger: Logger): Promise<number> {
   const onSignal = signalHandler(logger, { stop, endDrain });
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, onSignal);
   logger.info({ version: version(), node: process.version }, 'Starting');
+  logger.info(
+    {},
+    'NetworkPolicy sees this node as the peer of everything a userspace proxy carries: ingress policies of the backends ' +
+      'and egress policies of the clients do not apply as their authors meant',
+  );
   const proxy = await createProxy(config, { clock: systemClock, logger, version: version() });
   try {
     await proxy.start();

@@ -126,7 +126,7 @@ export const FLAGS = {
   'affinity-table-size': connections(
     integerBetween(1, MAX_TABLE_SIZE),
     65_536,
-    'Clients remembered for sessionAffinity ClientIP, all Services together; the longest unseen makes room.',
+    'Clients remembered for sessionAffinity ClientIP, by each Service port and family; the longest unseen makes room.',
   ),
   'healthz-bind-address': serving(
     bindAddress(HEALTHZ_PORT),

@@ -3,7 +3,7 @@
  * packet passes a handful of rules however many Services there are. Pure.
  */
 import { createHash } from 'node:crypto';
-import { type IpAddress, familyOf, groupsOfIPv6 } from '../model/address.ts';
+import { type IpAddress, familyOf, groupsOfIPv6, parseIpAddress } from '../model/address.ts';
 import { compareText } from '../model/endpoint.ts';
 import type { Protocol } from '../model/service-port-name.ts';
 import { CHAIN_PREFIX, type ChainName, type Rule } from './rule.ts';
@@ -41,7 +41,8 @@ function prefixOf(address: IpAddress): string {
   }
   const groups = groupsOfIPv6(address);
   const masked = [...groups.slice(0, 7), (groups[7] ?? 0) & 0xff00];
-  return `${masked.map((group) => group.toString(16)).join(':')}/${IPV6_PREFIX_LENGTH}`;
+  const text = masked.map((group) => group.toString(16)).join(':');
+  return `${parseIpAddress(text) ?? text}/${IPV6_PREFIX_LENGTH}`;
 }
 
 /** At most 12 characters, so that a chain name stays within the 28 that iptables allows. */

@@ -1,19 +1,16 @@
 /**
  * The policy behind every engine: which endpoint a session is dialled to, what happens when that fails, and
- * what is counted. It joins one balancer to each listener and never touches a socket.
+ * what is counted. It joins one backend to each listener and never touches a socket.
  *
  *     opened ──► pick ──► dial ──► established ──► closed
  *                  ▲        │
  *                  └─ next ─┘ dialFailed     (nobody left: refuse)
  */
-import { type BalancerOptions, Balancer } from '../balancer/balancer.ts';
+import type { BalancerOptions } from '../balancer/balancer.ts';
 import type { Clock, MonotonicMs } from '../clock.ts';
 import type { Decision, EngineEvent, ListenerId, Policy, SessionBytes, SessionId } from '../engine/engine.ts';
-import type { IpFamily } from '../model/address.ts';
-import type { Endpoint } from '../model/endpoint.ts';
-import type { ServicePort } from '../model/service-port.ts';
-import { servicePortNameText } from '../model/service-port-name.ts';
 import type { Logger } from '../log.ts';
+import { Backend, type ListenerBackends, type OpenBytes } from './backend.ts';
 import { DialPlan } from './dial-plan.ts';
 import {
   DIAL_DURATION_BUCKETS,
@@ -21,41 +18,12 @@ import {
   HistogramCounts,
   type ProxyStatistics,
   SESSION_DURATION_BUCKETS,
-  ServicePortStatistics,
 } from './statistics.ts';
-
-/** At most one line in this time tells that a Service's clients are refused. */
-const FAILURE_LOG_INTERVAL_MS = 10_000;
 
 export interface ForwarderOptions {
   /** One dial time-out for each pass over the endpoints. */
   readonly dialTimeoutsMs: readonly number[];
   readonly balancer: BalancerOptions;
-}
-
-/** What a listener's sessions may use. */
-export interface ListenerBackends {
-  readonly servicePort: ServicePort;
-  readonly family: IpFamily;
-  readonly endpoints: readonly Endpoint[];
-  /** UDP flows to an endpoint outside this set are cut. */
-  readonly servingKeys: ReadonlySet<string>;
-}
-
-/** The seat of one listener key; it outlives reopened listeners, so that affinity and position do too. */
-class Backend {
-  readonly balancer: Balancer;
-  readonly statistics: ServicePortStatistics;
-  servicePort: ServicePort;
-  servingKeys: ReadonlySet<string> = new Set();
-  refusedSinceLog = 0;
-  lastFailureLog: MonotonicMs = Number.NEGATIVE_INFINITY;
-
-  constructor(servicePort: ServicePort, family: IpFamily, options: BalancerOptions) {
-    this.servicePort = servicePort;
-    this.balancer = new Balancer(options);
-    this.statistics = new ServicePortStatistics(servicePort.name, family);
-  }
 }
 
 interface Session {
@@ -83,6 +51,8 @@ export interface ForwarderDeps {
   readonly onListenerFault: (listener: ListenerId, errno: string) => void;
 }
 
+type Event<Kind extends EngineEvent['kind']> = Extract<EngineEvent, { kind: Kind }>;
+
 export class Forwarder implements Policy {
   readonly #deps: ForwarderDeps;
   readonly #options: ForwarderOptions;
@@ -108,15 +78,10 @@ export class Forwarder implements Policy {
    * start over with another; established TCP connections are left alone; UDP flows whose endpoint no longer
    * serves are cut, and their next datagram finds another.
    */
-  setBackends(key: string, { servicePort, family, endpoints, servingKeys }: ListenerBackends): void {
-    const backend = this.#backendByKey.get(key) ?? new Backend(servicePort, family, this.#options.balancer);
+  setBackends(key: string, backends: ListenerBackends): void {
+    const backend = this.#backendByKey.get(key) ?? new Backend(this.#deps, backends, this.#options.balancer);
     this.#backendByKey.set(key, backend);
-    backend.servicePort = servicePort;
-    backend.balancer.setAffinity(servicePort.sessionAffinity);
-    const hasNewEndpoints = backend.balancer.setEndpoints(endpoints);
-    const hasStopped = backend.servingKeys.difference(servingKeys).size > 0;
-    backend.servingKeys = servingKeys;
-    if (hasNewEndpoints || hasStopped) this.#moveSessions(backend);
+    if (backend.update(backends)) this.#moveSessions(backend);
   }
 
   /** Forgets what is not in `keys`. A listener that still drains keeps its backends until it is unbound. */
@@ -142,30 +107,25 @@ export class Forwarder implements Policy {
 
   statistics(): ProxyStatistics {
     const open = this.#openBytes();
-    const servicePorts = [...this.#backendByKey.values()].map(({ statistics, balancer }) => {
-      const { toBackend, fromBackend } = open.get(statistics) ?? { toBackend: 0, fromBackend: 0 };
-      return Object.assign(new ServicePortStatistics(statistics.name, statistics.family), statistics, {
-        bytesToBackend: statistics.bytesToBackend + toBackend,
-        bytesFromBackend: statistics.bytesFromBackend + fromBackend,
-        affinityEntries: balancer.affinityEntries,
-        affinityEvictions: balancer.affinityEvictions,
-      });
-    });
-    return { servicePorts, dialDuration: this.#dialDuration, sessionDuration: this.#sessionDuration };
+    const nothing: OpenBytes = { toBackend: 0, fromBackend: 0 };
+    return {
+      servicePorts: [...this.#backendByKey.values()].map((backend) =>
+        backend.reading(open.get(backend) ?? nothing),
+      ),
+      dialDuration: this.#dialDuration,
+      sessionDuration: this.#sessionDuration,
+    };
   }
 
-  #openBytes(): ReadonlyMap<
-    ServicePortStatistics,
-    { readonly toBackend: number; readonly fromBackend: number }
-  > {
-    const open = new Map<ServicePortStatistics, { toBackend: number; fromBackend: number }>();
+  #openBytes(): ReadonlyMap<Backend, OpenBytes> {
+    const open = new Map<Backend, OpenBytes>();
     for (const { session: id, bytesIn, bytesOut } of this.#control?.sessionBytes() ?? []) {
       const session = this.#sessions.get(id);
       if (session === undefined) continue;
-      const sum = open.get(session.backend.statistics) ?? { toBackend: 0, fromBackend: 0 };
+      const sum = open.get(session.backend) ?? { toBackend: 0, fromBackend: 0 };
       sum.toBackend += bytesIn;
       sum.fromBackend += bytesOut;
-      open.set(session.backend.statistics, sum);
+      open.set(session.backend, sum);
     }
     return open;
   }
@@ -177,7 +137,7 @@ export class Forwarder implements Policy {
       case 'dialFailed':
         return this.#dialFailed(event, now);
       case 'established':
-        return this.#established(event.session, now);
+        return this.#established(event, now);
       case 'closed':
         return this.#closed(event, now);
       case 'listenerFault':
@@ -186,10 +146,7 @@ export class Forwarder implements Policy {
     }
   }
 
-  #opened(
-    { listener, session: id, client }: Extract<EngineEvent, { kind: 'opened' }>,
-    now: MonotonicMs,
-  ): Decision {
+  #opened({ listener, session: id, client }: Event<'opened'>, now: MonotonicMs): Decision {
     const backend = this.#backendByListener.get(listener);
     if (backend === undefined) return { kind: 'refuse' };
     backend.statistics.sessionsTotal += 1;
@@ -208,10 +165,7 @@ export class Forwarder implements Policy {
     return this.#next(session, now);
   }
 
-  #dialFailed(
-    { session: id, failure, errno }: Extract<EngineEvent, { kind: 'dialFailed' }>,
-    now: MonotonicMs,
-  ): Decision | undefined {
+  #dialFailed({ session: id, failure, errno }: Event<'dialFailed'>, now: MonotonicMs): Decision | undefined {
     const session = this.#sessions.get(id);
     if (session === undefined) return undefined;
     const { backend, client, endpointKey } = session;
@@ -241,46 +195,27 @@ export class Forwarder implements Policy {
     return { kind: 'dial', to: { address, port }, timeoutMs: attempt.timeoutMs };
   }
 
-  #refuse(session: Session, reason: FailureReason, now: MonotonicMs): Decision {
-    const { backend, lastFailure } = session;
-    backend.statistics.failures[reason] += 1;
-    backend.refusedSinceLog += 1;
-    if (now - backend.lastFailureLog >= FAILURE_LOG_INTERVAL_MS) {
-      const { name } = backend.servicePort;
-      this.#deps.logger.warn(
-        {
-          servicePort: servicePortNameText(name),
-          protocol: name.protocol,
-          reason,
-          endpoints: backend.balancer.size,
-          lastFailure,
-          refused: backend.refusedSinceLog,
-        },
-        'Clients refused',
-      );
-      backend.lastFailureLog = now;
-      backend.refusedSinceLog = 0;
-    }
+  #refuse({ backend, lastFailure }: Session, reason: FailureReason, now: MonotonicMs): Decision {
+    backend.refused(reason, lastFailure, now);
     return { kind: 'refuse' };
   }
 
-  #established(id: SessionId, now: MonotonicMs): undefined {
+  #established({ session: id }: Event<'established'>, now: MonotonicMs): undefined {
     const session = this.#sessions.get(id);
     if (session === undefined) return;
+    const { backend, client, endpointKey, dialledAt } = session;
     session.isEstablished = true;
-    session.backend.statistics.dials.ok += 1;
-    this.#dialDuration.observe((now - session.dialledAt) / 1000);
-    session.backend.balancer.succeeded(session.client, session.endpointKey, now);
+    backend.statistics.dials.ok += 1;
+    this.#dialDuration.observe((now - dialledAt) / 1000);
+    backend.balancer.succeeded(client, endpointKey, now);
     if (!this.#deps.logger.isLevelEnabled('trace')) return;
-    const { backend, client, endpointKey } = session;
-    const servicePort = servicePortNameText(backend.servicePort.name);
-    this.#deps.logger.trace({ servicePort, client, endpoint: endpointKey }, 'Session established');
+    this.#deps.logger.trace(
+      { servicePort: backend.servicePortName, client, endpoint: endpointKey },
+      'Session established',
+    );
   }
 
-  #closed(
-    { session: id, cause, bytesIn, bytesOut }: Extract<EngineEvent, { kind: 'closed' }>,
-    now: MonotonicMs,
-  ): undefined {
+  #closed({ session: id, cause, bytesIn, bytesOut }: Event<'closed'>, now: MonotonicMs): undefined {
     const session = this.#sessions.get(id);
     if (session === undefined) return;
     this.#sessions.delete(id);
@@ -295,13 +230,12 @@ export class Forwarder implements Policy {
   }
 
   #moveSessions(backend: Backend): void {
-    const isUdp = backend.servicePort.name.protocol === 'UDP';
     const now = this.#deps.clock.now();
     for (const [id, session] of this.#sessions) {
       if (session.backend !== backend) continue;
       if (!session.isEstablished) {
         if (!backend.balancer.has(session.endpointKey)) this.#control?.answer(id, this.#next(session, now));
-      } else if (isUdp && !backend.servingKeys.has(session.endpointKey)) {
+      } else if (backend.isUdp && !backend.isServing(session.endpointKey)) {
         this.#control?.reset([id]);
       }
     }

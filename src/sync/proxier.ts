@@ -24,7 +24,7 @@ import type { Logger } from '../log.ts';
 import type { IpAddress, IpFamily, PerFamily } from '../model/address.ts';
 import { servicePortNameText } from '../model/service-port-name.ts';
 import type { Snapshot } from '../model/snapshot.ts';
-import type { ListenerBackends } from '../proxy/forwarder.ts';
+import type { ListenerBackends } from '../proxy/backend.ts';
 import type { ListenerPort, WantedListener } from '../proxy/listener-set.ts';
 import { ProblemLog } from './problem-log.ts';
 import type { SyncObserver } from './sync-observer.ts';
