@@ -83,13 +83,12 @@ export function buildDesiredState(snapshot: Snapshot, node: NodeView): DesiredSt
     if (servicePort === undefined) continue;
     const known = snapshot.endpoints.get(servicePortId) ?? [];
     const reachable = withoutCaptured(known, { servicePort, captured, problems });
-    const usable = usableEndpoints(reachable);
     const servingKeys = new Set(
       reachable.filter(({ ready, serving }) => ready || serving).map(({ key }) => key),
     );
     for (const family of new Set(claimed.map((claim) => claim.family))) {
       const key = listenerKey(servicePortId, family);
-      const endpoints = usable.filter((endpoint) => endpoint.family === family);
+      const endpoints = usableEndpoints(reachable.filter((endpoint) => endpoint.family === family));
       listeners.set(key, { key, family, servicePort, endpoints, servingKeys });
     }
     for (const claim of claimed) {

@@ -27,32 +27,35 @@ export class Iptables {
   /** What the kernel holds of a table. Rejects with `ERR_IPTABLES_UNAVAILABLE` when it cannot be read. */
   async read(table: TableName): Promise<KernelTable> {
     const command = `${this.#prefix}-save`;
-    try {
-      const result = await this.#exec(command, ['-t', table], { timeoutMs: EXEC_TIMEOUT_MS });
-      if (result.exitCode === 0) return parseKernelTable(result.stdout);
-      throw new ProxyError(
-        'ERR_IPTABLES_UNAVAILABLE',
-        `${command} -t ${table} failed: ${failureText(result)}`,
-      );
-    } catch (error) {
-      if (!isProxyError(error, 'ERR_EXEC_NOT_FOUND')) throw error;
-      throw new ProxyError('ERR_IPTABLES_UNAVAILABLE', `${command} cannot be used`, { cause: error });
-    }
+    const result = await this.#run(command, ['-t', table]);
+    if (result.exitCode === 0) return parseKernelTable(result.stdout);
+    throw new ProxyError('ERR_IPTABLES_UNAVAILABLE', `${command} -t ${table} failed: ${failureText(result)}`);
   }
 
   /**
    * Loads the input as a whole, each table at once. Rejects with `ERR_IPTABLES_LOCKED` when another program
-   * held the lock for five seconds, else with `ERR_IPTABLES_RESTORE` that quotes the line at fault.
+   * held the lock for five seconds, with `ERR_IPTABLES_UNAVAILABLE` when the program is not there, else with
+   * `ERR_IPTABLES_RESTORE` that quotes the line at fault.
    */
   async restore(input: string): Promise<void> {
     const command = `${this.#prefix}-restore`;
-    const result = await this.#exec(command, ['--noflush', '-w', '5'], { input, timeoutMs: EXEC_TIMEOUT_MS });
+    const result = await this.#run(command, ['--noflush', '-w', '5'], input);
     if (result.exitCode === 0) return;
     const text = failureText(result);
     if (result.exitCode === EXIT_RESOURCE_PROBLEM && /lock/i.test(text)) {
       throw new ProxyError('ERR_IPTABLES_LOCKED', `${command}: ${text}`);
     }
     throw new ProxyError('ERR_IPTABLES_RESTORE', `${command}: ${text}${lineAtFault(text, input)}`);
+  }
+
+  async #run(command: string, args: readonly string[], input?: string): Promise<ExecResult> {
+    const options = input === undefined ? {} : { input };
+    try {
+      return await this.#exec(command, args, { ...options, timeoutMs: EXEC_TIMEOUT_MS });
+    } catch (error) {
+      if (!isProxyError(error, 'ERR_EXEC_NOT_FOUND')) throw error;
+      throw new ProxyError('ERR_IPTABLES_UNAVAILABLE', `${command} cannot be used`, { cause: error });
+    }
   }
 }
 

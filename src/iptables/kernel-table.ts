@@ -7,6 +7,8 @@ import { CHAIN_PREFIX, type ChainName, type HookJump, type Rule, type TableRules
 
 /** kube-proxy's own jump: in nat ours must stand before it. */
 const KUBE_PROXY_JUMP = '-j KUBE-SERVICES';
+/** The target stands last, and only there: a comment may say anything. */
+const OWN_JUMP = new RegExp(` -[jg] (${CHAIN_PREFIX}\\S+)$`);
 
 export class KernelTable {
   /** Our chains and how many rules each holds. */
@@ -28,7 +30,12 @@ export class KernelTable {
 
   /** Every rule outside our chains that jumps into them. */
   allJumps(): readonly string[] {
-    return this.#foreignRules.filter((line) => line.includes(` -j ${CHAIN_PREFIX}`));
+    return this.#foreignRules.filter((line) => OWN_JUMP.test(line));
+  }
+
+  /** Those of them that lead to one of these chains. */
+  jumpsTo(chains: readonly ChainName[]): readonly string[] {
+    return this.allJumps().filter((line) => chains.some((chain) => OWN_JUMP.exec(line)?.[1] === chain));
   }
 
   /** Exactly one jump to the right chain, before kube-proxy's. */

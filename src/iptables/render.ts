@@ -35,7 +35,10 @@ export function renderFullUpdate(
       `-I ${hook} 1 ${renderRuleSpec(rule, family)}`,
     ];
   });
-  const removed = stale.map((chain) => `-X ${chain}`);
+  // A chain that is jumped to cannot be removed, and the whole table would be refused.
+  const isRenewed = (line: string): boolean => wanted.hooks.some(({ hook }) => line.startsWith(`${hook} `));
+  const leftovers = kernel.jumpsTo(stale).filter((line) => !isRenewed(line));
+  const removed = [...leftovers.map((line) => `-D ${line}`), ...stale.map((chain) => `-X ${chain}`)];
   return {
     text: renderTable(table, [...declared, ...rules, ...jumps, ...removed]),
     rulesWritten: rules.length + jumps.length,

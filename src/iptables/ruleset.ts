@@ -206,8 +206,13 @@ function buildGuard(guarded: readonly GuardedPort[]): Dispatch {
   );
 }
 
+/**
+ * TCP hears a reset: an ICMPv6 error comes back while the client's connect() still owns the socket, is taken for
+ * a soft one (net/ipv6/tcp_ipv6.c, tcp_v6_err), and the refusal would take a retransmission, a second.
+ */
 function rejectRule(portal: Portal): Rule {
-  const rule = portalRule(portal, { kind: 'reject', with: 'port-unreachable' });
+  const how = portal.protocol === 'TCP' ? 'tcp-reset' : 'port-unreachable';
+  const rule = portalRule(portal, { kind: 'reject', with: how });
   return {
     ...rule,
     ...(portal.kind === 'nodePort' ? { isToLocalAddress: true } : {}),

@@ -72,7 +72,8 @@ interface Merge {
 }
 
 function mergeSlice(slice: V1EndpointSlice, service: string, { merged, problems }: Merge): void {
-  const [namespace = '', name = ''] = service.split('/');
+  const namespace = slice.metadata?.namespace ?? '';
+  const name = service.slice(namespace.length + 1);
   const report = (field: string, message: string): void => {
     problems.push({ code: 'ERR_ENDPOINT_INVALID', object: sliceText(slice), field, message });
   };
@@ -99,7 +100,7 @@ function checkedAddress(
   path: string,
   { slice, report }: { slice: V1EndpointSlice; report: (field: string, message: string) => void },
 ): IpAddress | undefined {
-  const text = endpoint.addresses[0];
+  const [text] = endpoint.addresses ?? [];
   if (text === undefined) {
     report(path, 'there is no address');
     return undefined;
@@ -120,16 +121,18 @@ function checkedAddress(
 }
 
 function checkedPort(
-  { port, protocol = 'TCP' }: DiscoveryV1EndpointPort,
+  endpointPort: DiscoveryV1EndpointPort,
   path: string,
   report: (field: string, message: string) => void,
 ): { port: number; protocol: Protocol } | undefined {
+  const port = endpointPort.port ?? 0;
+  const protocol = endpointPort.protocol ?? 'TCP';
   if (protocol !== 'TCP' && protocol !== 'UDP') {
     if (protocol !== 'SCTP')
       report(`${path}.protocol`, `${JSON.stringify(protocol)} is none of "TCP", "UDP", "SCTP"`);
     return undefined;
   }
-  if (port === undefined || port === 0) return undefined;
+  if (port === 0) return undefined;
   if (isPortNumber(port)) return { port, protocol };
   report(`${path}.port`, `${port} is outside 1 to 65535`);
   return undefined;

@@ -89,16 +89,16 @@ export function servicePortsFromService(service: V1Service): Checked<readonly Se
 type Report = (field: string, message: string, code?: ProblemCode) => void;
 
 function isProxied(service: V1Service): boolean {
-  const spec = service.spec;
-  if (spec === undefined || spec.type === 'ExternalName') return false;
+  const spec = service.spec ?? {};
+  if (spec.type === 'ExternalName') return false;
   const first = spec.clusterIP ?? spec.clusterIPs?.[0] ?? '';
   return first !== '' && first !== 'None';
 }
 
 function clusterIPsOf(service: V1Service, report: Report): IpAddress[] {
-  const { clusterIP, clusterIPs } = service.spec ?? {};
-  const texts = clusterIPs !== undefined && clusterIPs.length > 0 ? clusterIPs : [clusterIP ?? ''];
-  const field = clusterIPs !== undefined && clusterIPs.length > 0 ? 'spec.clusterIPs' : 'spec.clusterIP';
+  const listed = service.spec?.clusterIPs ?? [];
+  const texts = listed.length > 0 ? listed : [service.spec?.clusterIP ?? ''];
+  const field = listed.length > 0 ? 'spec.clusterIPs' : 'spec.clusterIP';
   const addresses: IpAddress[] = [];
   for (const [index, text] of texts.entries()) {
     const path = field === 'spec.clusterIPs' ? `${field}[${index}]` : field;
@@ -144,8 +144,8 @@ function sessionAffinityOf(service: V1Service, report: Report): SessionAffinity 
     );
     return { kind: 'None' };
   }
-  const asked = service.spec?.sessionAffinityConfig?.clientIP?.timeoutSeconds;
-  const seconds = asked === undefined || asked === 0 ? DEFAULT_AFFINITY_TIMEOUT_SECONDS : asked;
+  const asked = service.spec?.sessionAffinityConfig?.clientIP?.timeoutSeconds ?? 0;
+  const seconds = asked === 0 ? DEFAULT_AFFINITY_TIMEOUT_SECONDS : asked;
   if (Number.isInteger(seconds) && seconds >= 1 && seconds <= MAX_AFFINITY_TIMEOUT_SECONDS) {
     return { kind, timeoutMs: seconds * 1000 };
   }

@@ -140,6 +140,16 @@ export class ProxyProcess implements AsyncDisposable {
     return parsePrometheusText((await this.page('/metrics')).body);
   }
 
+  /** The sum of the samples of that name whose labels include these; 0 when there is none. */
+  async metric(name: string, labels: Readonly<Record<string, string>> = {}): Promise<number> {
+    const families = await this.metrics();
+    return [...families.values()]
+      .flatMap(({ samples }) => samples)
+      .filter((sample) => sample.name === name)
+      .filter((sample) => Object.entries(labels).every(([label, value]) => sample.labels[label] === value))
+      .reduce((sum, { value }) => sum + value, 0);
+  }
+
   /** Our rules in one family's tables, as iptables-save prints them. */
   async rules(family: 'IPv4' | 'IPv6' = 'IPv4'): Promise<readonly string[]> {
     const saved = await this.#host.run([family === 'IPv4' ? 'iptables-save' : 'ip6tables-save']);

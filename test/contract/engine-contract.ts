@@ -1,0 +1,19 @@
+/**
+ * What every engine must do, with real sockets on loopback: each numbered guarantee of `src/engine/engine.ts` and
+ * every cause of `CloseCause`. An engine that passes may stand in for any other.
+ */
+import { describe } from 'vitest';
+import type { CreateEngine } from './engine-fixture.ts';
+import { describeListenerContract } from './listener-contract.ts';
+import { describeTcpContract } from './tcp-contract.ts';
+import { describeTcpFlowContract } from './tcp-flow-contract.ts';
+import { describeUdpContract } from './udp-contract.ts';
+
+export function describeEngineContract(name: string, createEngine: CreateEngine): void {
+  describe(name, () => {
+    describeListenerContract(createEngine);
+    describeTcpContract(createEngine);
+    describeTcpFlowContract(createEngine);
+    describeUdpContract(createEngine);
+  });
+}

@@ -1,0 +1,85 @@
+/** Two-level dispatch: how many rules a packet meets on a node with ten thousand Services. */
+import { describe, expect, test } from 'vitest';
+import type { ChainName, TableRules } from '../../src/iptables/rule.ts';
+import { makeService, makeSlice } from '../support/objects.ts';
+import { type PacketTracer, makePacket, tracerOf } from '../support/packet-tracer.ts';
+import { Random } from '../support/random.ts';
+import { desiredFrom, firstLoadOf, ruleSetOf } from '../support/rule-fixture.ts';
+
+const SERVICES = 10_000;
+const NODE_PORTS = 2000;
+/** What an API server with --service-cluster-ip-range=10.96.0.0/16 gives out: any of the range. */
+const CLUSTER_IPS = new Random(1)
+  .shuffled(Array.from({ length: 65_000 }, (_, index) => `10.96.${index >> 8}.${(index % 254) + 1}`))
+  .filter((address, index, all) => index < 2 * SERVICES && all.indexOf(address) === index)
+  .slice(0, SERVICES);
+
+function build(): { nat: TableRules; filter: TableRules; tracer: PacketTracer } {
+  const services = CLUSTER_IPS.map((clusterIP, index) =>
+    makeService(`s${index}`, ({ spec }) => {
+      spec.clusterIP = clusterIP;
+      spec.ports = [{ name: 'http', port: 80, ...(index < NODE_PORTS ? { nodePort: 30_000 + index } : {}) }];
+    }),
+  );
+  const slices = services.map((_, index) => makeSlice(`s${index}`, ['10.244.1.1']));
+  const rules = ruleSetOf(desiredFrom(services, slices));
+  return { nat: rules.nat, filter: rules.filter, tracer: tracerOf(firstLoadOf(rules)) };
+}
+
+describe(`with ${SERVICES} Services, ${NODE_PORTS} of them with a NodePort`, () => {
+  const { nat, filter, tracer } = build();
+  const passed = (hook: 'prerouting' | 'output' | 'forward', dst: string, tweak = {}): number => {
+    const { rulesPassed } = tracer.trace(hook, makePacket({ dst, ...tweak }));
+    return rulesPassed;
+  };
+
+  test('there are that many Services', () => {
+    expect(CLUSTER_IPS).toHaveLength(SERVICES);
+  });
+
+  test('a packet to a Service meets a few hundred rules at most, the guard of its proxy port included', () => {
+    const random = new Random(2);
+    const most = Math.max(
+      ...Array.from({ length: 500 }, () => passed('prerouting', random.pick(CLUSTER_IPS))),
+    );
+    expect(most).toBeLessThan(700);
+    expect(most).toBeGreaterThan(2);
+  });
+
+  test('a packet to a NodePort meets a few hundred', () => {
+    const local = { isDstLocal: true };
+    for (const dport of [30_000, 30_999, 30_000 + NODE_PORTS - 1]) {
+      expect(passed('prerouting', '192.168.77.2', { ...local, dport })).toBeLessThan(700);
+    }
+  });
+
+  test('a packet that is none of ours meets one rule for each prefix, and a handful more', () => {
+    const prefixes = new Set(CLUSTER_IPS.map((address) => address.slice(0, address.lastIndexOf('.')))).size;
+    expect(passed('prerouting', '198.51.100.1')).toBeLessThanOrEqual(prefixes + 10);
+    expect(passed('output', '198.51.100.1')).toBeLessThanOrEqual(prefixes + 10);
+  });
+
+  test('an established connection meets the jumps of filter and nothing else', () => {
+    expect(passed('forward', CLUSTER_IPS[0] ?? '', { ctstate: 'ESTABLISHED' })).toBe(1);
+    expect(passed('prerouting', CLUSTER_IPS[0] ?? '', { ctstate: 'ESTABLISHED' })).toBe(1);
+  });
+
+  test.each([
+    { name: 'nat', table: nat },
+    { name: 'filter', table: filter },
+  ])('no chain of $name has more than 260 rules, and no second-level chain jumps on', ({ table }) => {
+    const firstLevel: readonly ChainName[] = [
+      'USERSPACE-PROXY-SERVICES',
+      'USERSPACE-PROXY-NODEPORTS',
+      'USERSPACE-PROXY-INPUT',
+      'USERSPACE-PROXY-FORWARD',
+      'USERSPACE-PROXY-INVALID',
+    ];
+    for (const [chain, rules] of table.chains) {
+      expect({ chain, isSmall: rules.length <= 260 }).toEqual({ chain, isSmall: true });
+      if (firstLevel.includes(chain)) continue;
+      const jumps = rules.flatMap(({ target }) => (target.kind === 'jump' ? [target.chain] : []));
+      expect(jumps.filter((target) => target !== 'USERSPACE-PROXY-REFUSE')).toEqual([]);
+    }
+  });
+});
