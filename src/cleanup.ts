@@ -23,12 +23,14 @@ export async function cleanUp(config: Config, logger: Logger): Promise<0 | 1> {
   for (const family of IP_FAMILIES) {
     if (family === 'IPv6' && !hasIPv6()) continue;
     await step({ family }, async () =>
-      (await removeRules(new Iptables(family, exec))) ? 'rules removed' : 'no rules of ours',
+      (await removeRules(new Iptables(family, exec))) ? 'rules removed' : 'there were no rules of ours',
     );
   }
-  await step({ stateDir: config.stateDir }, async () => {
-    await new PortMemory(config.stateDir).remove();
-    return 'remembered ports removed';
-  });
+  if (config.stateDir !== undefined) {
+    await step({ stateDir: config.stateDir }, async () => {
+      await new PortMemory(config.stateDir).remove();
+      return 'no remembered ports';
+    });
+  }
   return exitCode;
 }

@@ -56,7 +56,7 @@ export const FLAGS = {
   'hostname-override': sources(
     text,
     '',
-    'The name of this node in EndpointSlices. Empty: the host name of the machine.',
+    'The name of this node in EndpointSlices. Nothing depends on it in this version.',
   ),
   'proxy-mode': proxying(
     oneOf(['', 'userspace'], ': this proxy has one mode'),
@@ -96,7 +96,7 @@ export const FLAGS = {
   'drain-timeout': proxying(
     durationFrom(0),
     30_000,
-    'How long the proxy goes on accepting after SIGTERM, unless a successor takes over before. 0: not at all.',
+    'How long the proxy goes on accepting after SIGTERM, while health says 503. 0: not at all.',
   ),
   'dial-timeouts': connections(
     durationsFrom(1),

@@ -28,6 +28,7 @@ export class AddressMonitor {
   #stream: LineStream | undefined;
   #reading: Promise<void> | undefined;
   #isStale = false;
+  #isStarted = false;
   #isClosed = false;
 
   constructor(deps: AddressMonitorDeps) {
@@ -41,14 +42,19 @@ export class AddressMonitor {
   /** Rejects when the addresses cannot be read at all. */
   async start(): Promise<void> {
     this.#follow();
-    this.#current = await readHostAddresses(this.#deps.exec);
+    // What changes while we read makes us read again: two reads at once could end in the wrong order.
+    do {
+      this.#isStale = false;
+      this.#current = await readHostAddresses(this.#deps.exec);
+    } while (this.#isStale && !this.#isClosed);
+    this.#isStarted = true;
   }
 
   /** Looks again, and restarts `ip monitor` if it has died. Never rejects: the last known addresses stay. */
   async refresh(): Promise<void> {
-    if (this.#isClosed) return;
-    if (this.#stream === undefined) this.#follow();
     this.#isStale = true;
+    if (!this.#isStarted || this.#isClosed) return;
+    if (this.#stream === undefined) this.#follow();
     this.#reading ??= this.#readUntilFresh();
     await this.#reading;
   }
@@ -76,19 +82,26 @@ export class AddressMonitor {
     try {
       while (this.#isStale && !this.#isClosed) {
         this.#isStale = false;
-        const read = await readHostAddresses(this.#deps.exec);
-        if (hasSameAddresses(read, this.#current)) continue;
-        this.#current = read;
-        this.#deps.onChange();
+        await this.#read();
       }
+    } finally {
+      this.#reading = undefined;
+    }
+  }
+
+  async #read(): Promise<void> {
+    try {
+      const read = await readHostAddresses(this.#deps.exec);
+      if (hasSameAddresses(read, this.#current) || this.#isClosed) return;
+      this.#current = read;
     } catch (error) {
       this.#deps.logger.error(
         { error: errorText(error) },
         'Cannot read node addresses, keeping the last known ones',
       );
-    } finally {
-      this.#reading = undefined;
+      return;
     }
+    this.#deps.onChange();
   }
 }
 

@@ -57,6 +57,13 @@ async function exitOf(
   }>();
   child.once('error', (error) => reject(startError(command, error)));
   child.once('close', (exitCode, signal) => resolve({ exitCode, signal }));
+  // What a killed program had started may hold its pipes open for long, and 'close' waits for them.
+  child.once('exit', (exitCode, signal) => {
+    if (exitCode !== null || !child.killed) return;
+    child.stdout?.destroy();
+    child.stderr?.destroy();
+    resolve({ exitCode, signal });
+  });
   return promise;
 }
 

@@ -36,7 +36,7 @@ export class PortMemory {
     if (this.#path === undefined) return;
     const text = `${JSON.stringify({ version: VERSION, ports: Object.fromEntries(ports) }, undefined, 1)}\n`;
     if (text === this.#written) return;
-    const temporary = `${this.#path}.new`;
+    const temporary = temporaryOf(this.#path);
     try {
       await mkdir(join(this.#path, '..'), { recursive: true });
       await writeFile(temporary, text, { mode: 0o600 });
@@ -52,10 +52,17 @@ export class PortMemory {
     if (this.#path === undefined) return;
     try {
       await rm(this.#path, { force: true });
+      await rm(temporaryOf(this.#path), { force: true });
+      this.#written = '';
     } catch (error) {
       throw new ProxyError('ERR_STATE_DIR', `cannot remove ${this.#path}`, { cause: error });
     }
   }
+}
+
+/** Where a new file is written before it takes the place of the old one. */
+function temporaryOf(path: string): string {
+  return `${path}.new`;
 }
 
 function portsFromJson(json: unknown): ReadonlyMap<string, number> {

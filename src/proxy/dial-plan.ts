@@ -46,9 +46,12 @@ export class DialPlan {
     const remainingMs = this.#deadline - now;
     const endpoint = remainingMs > 0 ? this.#pickInPass(choice) : choice.pick(this.#tried);
     if (endpoint === undefined) return { kind: 'giveUp', reason: 'exhausted' };
+    const allowedMs = this.#timeoutFor(choice, remainingMs);
+    // The first attempt at an endpoint is a whole one, however little of the budget is left.
+    const timeoutMs = this.#tried.has(endpoint.key) ? allowedMs : Math.max(allowedMs, this.#passTimeoutMs);
     this.#triedInPass.add(endpoint.key);
     this.#tried.add(endpoint.key);
-    return { kind: 'dial', endpoint, timeoutMs: this.#timeoutFor(choice, remainingMs) };
+    return { kind: 'dial', endpoint, timeoutMs };
   }
 
   failed(endpointKey: string, failure: DialFailure): void {
@@ -64,9 +67,12 @@ export class DialPlan {
   }
 
   #timeoutFor(choice: EndpointChoice, remainingMs: number): number {
-    const timeoutMs = this.#timeoutsMs[Math.min(this.#pass, this.#timeoutsMs.length - 1)] ?? 0;
-    if (remainingMs <= 0) return timeoutMs;
+    if (remainingMs <= 0) return this.#passTimeoutMs;
     const gone = [...this.#refused].filter((key) => choice.has(key)).length;
-    return choice.size - gone <= 1 ? remainingMs : Math.min(timeoutMs, remainingMs);
+    return choice.size - gone <= 1 ? remainingMs : Math.min(this.#passTimeoutMs, remainingMs);
+  }
+
+  get #passTimeoutMs(): number {
+    return this.#timeoutsMs[Math.min(this.#pass, this.#timeoutsMs.length - 1)] ?? 0;
   }
 }

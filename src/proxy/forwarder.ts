@@ -84,10 +84,14 @@ export class Forwarder implements Policy {
     if (backend.update(backends)) this.#moveSessions(backend);
   }
 
-  /** Forgets what is not in `keys`. A listener that still drains keeps its backends until it is unbound. */
+  /**
+   * Forgets what is not in `keys`, but nothing that a listener is bound to: it still accepts, and must follow the
+   * key when it is wanted again. The next call after it was unbound forgets that too.
+   */
   retainBackends(keys: ReadonlySet<string>): void {
-    for (const key of this.#backendByKey.keys()) {
-      if (!keys.has(key)) this.#backendByKey.delete(key);
+    const bound = new Set(this.#backendByListener.values());
+    for (const [key, backend] of this.#backendByKey) {
+      if (!keys.has(key) && !bound.has(backend)) this.#backendByKey.delete(key);
     }
   }
 

@@ -100,6 +100,7 @@ export class ListenerSet {
     wanted: readonly WantedListener[],
     guard: () => Promise<void>,
   ): Promise<readonly ProxyError[]> {
+    this.#revive(wanted);
     const faults = await this.#followAddresses(wanted);
     for (let clashes = 0; clashes <= MAX_CLASHES; clashes += 1) {
       faults.push(...this.#takePorts(wanted));
@@ -143,19 +144,23 @@ export class ListenerSet {
     this.#draining.clear();
   }
 
+  /** Before addresses are followed: one that drains because it lost its port on an address must not come back. */
+  #revive(wanted: readonly WantedListener[]): void {
+    const drainingByKey = new Map([...this.#draining].map((entry) => [entry.wanted.key, entry]));
+    for (const { key } of wanted) {
+      const revived = drainingByKey.get(key);
+      if (revived === undefined || this.#entryByKey.has(key)) continue;
+      clearTimeout(revived.drain);
+      this.#draining.delete(revived);
+      this.#entryByKey.set(key, revived);
+      if (revived.id !== undefined) this.#deps.binding.bindListener(revived.id, key);
+    }
+  }
+
   #takePorts(wanted: readonly WantedListener[]): ProxyError[] {
     const faults: ProxyError[] = [];
-    const drainingByKey = new Map([...this.#draining].map((entry) => [entry.wanted.key, entry]));
     for (const listener of wanted) {
       if (this.#entryByKey.has(listener.key)) continue;
-      const revived = drainingByKey.get(listener.key);
-      if (revived !== undefined) {
-        clearTimeout(revived.drain);
-        this.#draining.delete(revived);
-        this.#entryByKey.set(listener.key, revived);
-        if (revived.id !== undefined) this.#deps.binding.bindListener(revived.id, listener.key);
-        continue;
-      }
       try {
         const port = this.#deps.ports.take(listener.key, spaceOf(listener), this.#deps.clock.now());
         const { addresses } = listener;
@@ -196,9 +201,9 @@ export class ListenerSet {
     const faults: ProxyError[] = [];
     for (const { key, protocol, addresses } of wanted) {
       const entry = this.#entryByKey.get(key);
-      if (protocol !== 'UDP' || entry?.id === undefined || isSame(entry.addresses, addresses)) continue;
+      if (protocol !== 'UDP' || entry === undefined || isSame(entry.addresses, addresses)) continue;
       try {
-        await this.#deps.engine.setAddresses(entry.id, addresses);
+        if (entry.id !== undefined) await this.#deps.engine.setAddresses(entry.id, addresses);
         entry.addresses = addresses;
       } catch (error) {
         if (!isProxyError(error)) throw error;

@@ -34,6 +34,8 @@ export class ProxyPorts {
   readonly #candidates: readonly number[];
   readonly #random: Random;
   readonly #remembered: Map<string, number>;
+  /** Ports of the earlier instance, whose flows conntrack still sends there: nobody else gets them if possible. */
+  readonly #inherited: ReadonlySet<number>;
   readonly #taken = new Map<string, string>();
   readonly #restingUntil = new Map<string, MonotonicMs>();
 
@@ -44,6 +46,7 @@ export class ProxyPorts {
     this.#candidates = portsOf(range).filter(isCandidate);
     this.#random = random;
     this.#remembered = new Map([...remembered].filter(([, port]) => isCandidate(port)));
+    this.#inherited = new Set(this.#remembered.values());
     if (this.#candidates.length > 0) return;
     const taken = excluded.map(({ first, last }) => `${first}-${last}`).join(' and ');
     throw new ProxyError(
@@ -98,7 +101,9 @@ export class ProxyPorts {
     for (let step = 0; step < this.#candidates.length; step += 1) {
       const port = this.#candidates[(start + step) % this.#candidates.length];
       if (port === undefined || this.#taken.has(`${space}/${port}`)) continue;
-      const restingUntil = this.#restingUntil.get(`${space}/${port}`) ?? 0;
+      const restingUntil = this.#inherited.has(port)
+        ? Number.POSITIVE_INFINITY
+        : (this.#restingUntil.get(`${space}/${port}`) ?? 0);
       if (restingUntil <= now) return port;
       if (fallback === undefined || restingUntil < fallback.restingUntil) fallback = { port, restingUntil };
     }

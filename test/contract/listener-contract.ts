@@ -127,7 +127,10 @@ export function describeListenerContract(createEngine: CreateEngine): void {
       const flood = async (): Promise<void> => {
         while (isFlooding) {
           try {
-            (await connectTcp(listener)).reset();
+            const client = await connectTcp(listener);
+            client.send('x');
+            await waitFor(() => client.receivedBytes > 0 || client.errno, { timeoutMs: 5000, what: 'an echo' });
+            client.reset();
           } catch {
             return;
           }

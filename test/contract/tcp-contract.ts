@@ -109,12 +109,9 @@ export function describeTcpContract(createEngine: CreateEngine): void {
     test('a dial to an address without a route is unreachable', async () => {
       const fixture = new EngineFixture(createEngine);
       fixture.policy.decide = ({ kind }) =>
-        kind === 'opened' ? dialTo({ address: '255.255.255.255', port: 9 }) : REFUSE;
-      const listener = await fixture.listen('TCP');
+        kind === 'opened' ? dialTo({ address: '255.255.255.255', port: 9 }) : undefined;
+      await connectTcp(await fixture.listen('TCP'));
 
-      const client = await connectTcp(listener);
-
-      expect(await client.failed()).toBe('ECONNRESET');
       expect(await fixture.dialFailed(await fixture.session())).toMatchObject({
         failure: 'unreachable',
         errno: 'ENETUNREACH',
@@ -277,7 +274,15 @@ export function describeTcpContract(createEngine: CreateEngine): void {
       const session = await fixture.session();
       expect((await fixture.closed(session)).cause).toBe('idle');
       expect(await client.failed()).toBe('ECONNRESET');
-      expect(await waitFor(() => server.errno, { timeoutMs: 5000, what: 'the reset' })).toBe('ECONNRESET');
+      // Node does not look for a reset after the end; a write finds it.
+      const errno = await waitFor(
+        () => {
+          server.send('?');
+          return server.errno;
+        },
+        { timeoutMs: 5000, what: 'the reset' },
+      );
+      expect(['ECONNRESET', 'EPIPE']).toContain(errno);
     });
 
     test('a half-closed session whose other direction speaks now and then lives on', async () => {

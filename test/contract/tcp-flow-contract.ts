@@ -106,6 +106,7 @@ export function describeTcpFlowContract(createEngine: CreateEngine): void {
       for (let round = 0; round < 5; round += 1) {
         const clients = await Promise.all(Array.from({ length: 40 }, async () => connectTcp(listener)));
         for (const [index, client] of clients.entries()) {
+          await client.text('x');
           if (index % 2 === 0) client.reset();
           else client.end();
         }

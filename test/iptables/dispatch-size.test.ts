@@ -10,8 +10,9 @@ const SERVICES = 10_000;
 const NODE_PORTS = 2000;
 /** What an API server with --service-cluster-ip-range=10.96.0.0/16 gives out: any of the range. */
 const CLUSTER_IPS = new Random(1)
-  .shuffled(Array.from({ length: 65_000 }, (_, index) => `10.96.${index >> 8}.${(index % 254) + 1}`))
-  .filter((address, index, all) => index < 2 * SERVICES && all.indexOf(address) === index)
+  .shuffled(
+    Array.from({ length: 65_000 }, (_, index) => `10.96.${Math.floor(index / 254)}.${(index % 254) + 1}`),
+  )
   .slice(0, SERVICES);
 
 function build(): { nat: TableRules; filter: TableRules; tracer: PacketTracer } {
@@ -32,10 +33,6 @@ describe(`with ${SERVICES} Services, ${NODE_PORTS} of them with a NodePort`, () 
     const { rulesPassed } = tracer.trace(hook, makePacket({ dst, ...tweak }));
     return rulesPassed;
   };
-
-  test('there are that many Services', () => {
-    expect(CLUSTER_IPS).toHaveLength(SERVICES);
-  });
 
   test('a packet to a Service meets a few hundred rules at most, the guard of its proxy port included', () => {
     const random = new Random(2);

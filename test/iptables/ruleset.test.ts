@@ -187,7 +187,7 @@ describe('in both families', () => {
       .flat()
       .filter(({ target }) => target.kind === 'redirect' || target.kind === 'accept')
       .map(({ comment }) => comment);
-    expect(new Set(comments)).toEqual(new Set(['default/web:http', 'default/dns:dns'].slice(0, 2)));
+    expect(new Set(comments)).toEqual(new Set(['default/web:http', 'default/dns:dns']));
   });
 });
 

@@ -329,7 +329,6 @@ describe('a portal without endpoints', () => {
 test('a tracer that is shown a rule it does not know refuses it', () => {
   for (const spec of [
     '-s 10.0.0.0/8 -j ACCEPT',
-    '-d 10.96.0.10 -j ACCEPT',
     '-p tcp --dport 80 -j ACCEPT',
     '-m set --match-set a dst -j ACCEPT',
     '-j DNAT --to-destination 10.0.0.1:80',
@@ -339,5 +338,6 @@ test('a tracer that is shown a rule it does not know refuses it', () => {
   ]) {
     expect(() => tracerOf(`*nat\n-A OUTPUT ${spec}\nCOMMIT\n`)).toThrow('not understood');
   }
+  expect(() => tracerOf('*nat\n-A OUTPUT -d 10.96.0.10 -j ACCEPT\nCOMMIT\n')).toThrow('not an IPv4 prefix');
   expect(() => tracerOf('*nat\n-A OUTPUT -j NOWHERE-TO-GO\nCOMMIT\n')).toThrow('not there');
 });

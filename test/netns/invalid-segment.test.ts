@@ -95,9 +95,18 @@ describe.skipIf(canMakeNamespaces() !== undefined)('a forged out-of-window segme
     expect(await forge(...at(place))).toBe('alive');
   });
 
-  test('to what is no portal is left to others', async () => {
-    const drops = (await proxy.rules()).filter((rule) => rule.includes('-j DROP'));
-    for (const rule of drops) expect(rule).toMatch(/--dport|proxy ports are private/);
+  test('to what is no portal is none of our business', async () => {
+    const dport = 4_444;
+    const counter = ['-p', 'tcp', '--dport', String(dport)];
+    const isInvalid = ['-m', 'conntrack', '--ctstate', 'INVALID'];
+    await lab.node.run(['iptables', '-t', 'mangle', '-A', 'PREROUTING', ...counter, ...isInvalid]);
+    await lab.ext.run(['iptables', '-A', 'INPUT', ...counter]);
+    const [src, dst] = [lab.pod(4).ipv4, lab.ext.ipv4];
+    await lab.pod(4).forgeSegment({ src, sport: 5_555, dst, dport, seq: 1, ack: 1, flags: 'SF' });
+    const arrived = async (): Promise<boolean> =>
+      / 1 .*dpt:4444/.test(await lab.ext.run(['iptables', '-nvxL', 'INPUT']));
+    await waitFor(arrived, { timeoutMs: 5_000, what: 'the segment outside' });
+    expect(await invalid(dport)).toBe(1);
   });
 
   test.for(places)('$name would end it if the INVALID rules were not there', async (place) => {

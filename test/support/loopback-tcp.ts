@@ -25,7 +25,7 @@ export class TcpPeer {
       this.hasEnded = true;
     });
     socket.on('error', (error) => {
-      this.errno = errnoOf(error) ?? error.message;
+      this.errno ??= errnoOf(error) ?? error.message;
     });
     onTestFinished(() => {
       socket.destroy();

@@ -45,7 +45,7 @@ export class TcpSession implements NodeSession {
   }
 
   get bytesIn(): number {
-    return this.#client.bytesRead;
+    return this.#state.kind === 'relaying' ? this.#client.bytesRead : 0;
   }
 
   get bytesOut(): number {

@@ -52,11 +52,10 @@ export class UdpSession implements NodeSession {
       this.#deps.totals.datagramsDropped += 1;
       return;
     }
-    this.bytesIn += datagram.length;
     this.#deps.totals.datagramsIn += 1;
     this.#deps.onUsed(this);
     if (this.#state.kind === 'relaying') {
-      this.#state.backend.send(datagram, this.#onSent);
+      this.#send(this.#state.backend, datagram);
     } else if (this.#pendingBytes + datagram.length <= MAX_PENDING_BYTES) {
       this.#pending.push(datagram);
       this.#pendingBytes += datagram.length;
@@ -93,16 +92,24 @@ export class UdpSession implements NodeSession {
     this.#state = { kind: 'dialling', backend };
     backend.on('error', (error) => this.#backendFailed(backend, errnoText(error)));
     backend.on('message', (datagram) => this.#forward(datagram));
-    backend.connect(to.port, to.address, () => this.#established(backend));
+    backend.once('connect', () => this.#established(backend));
+    // Without a callback: one would be called with the error too, in place of the event.
+    backend.connect(to.port, to.address);
   }
 
   #established(backend: Socket): void {
     if (this.#state.kind !== 'dialling' || this.#state.backend !== backend) return;
     this.#state = { kind: 'relaying', backend };
     this.#deps.reporter.report({ kind: 'established', session: this.id });
-    for (const datagram of this.#pending) backend.send(datagram, this.#onSent);
+    const pending = this.#pending;
     this.#pending = [];
     this.#pendingBytes = 0;
+    for (const datagram of pending) this.#send(backend, datagram);
+  }
+
+  #send(backend: Socket, datagram: Buffer): void {
+    this.bytesIn += datagram.length;
+    backend.send(datagram, this.#onSent);
   }
 
   #backendFailed(backend: Socket, errno: string): void {

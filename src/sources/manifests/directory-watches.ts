@@ -93,7 +93,7 @@ export class DirectoryWatches {
     if (this.#state !== 'watching' || errno === 'ENOENT' || errno === 'ENOTDIR') return;
     this.#state = 'unavailable';
     this.#closeAll();
-    this.#logger.warn({ directory, err: errorText(error) }, 'cannot watch manifests, polling them instead');
+    this.#logger.warn({ directory, error: errorText(error) }, 'Cannot watch manifests, polling them instead');
   }
 
   #closeAll(): void {

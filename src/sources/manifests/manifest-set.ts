@@ -6,6 +6,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { V1Service } from '@kubernetes/client-node';
 import { type Problem, problemKey } from '../../errors.ts';
 import { compareText } from '../../model/endpoint.ts';
+import { servicePortsFromService } from '../../model/service-port.ts';
 import type { SourceObjects } from '../../model/snapshot.ts';
 import type { DecodedManifest, DecodedObject } from './decode.ts';
 
@@ -21,17 +22,25 @@ export interface FileVersion {
 
 /**
  * The version after a new text was read. A good one replaces everything; a broken one changes no object of a file
- * that was good before; a file that never was good contributes the objects in it that are.
+ * that was good before; a file that never was good contributes the objects in it that are. A Service whose ports
+ * or addresses the model refuses breaks the file too: taken as it stands, the edit would take the Service away.
+ * An endpoint that the model refuses does not: the others of its slice are worth having.
  */
 export function nextFileVersion(before: FileVersion | undefined, decoded: DecodedManifest): FileVersion {
   const { services, endpointSlices, problems } = decoded;
-  if (problems.length === 0) return { services, endpointSlices, problems, isGood: true };
+  const faults = problems.length > 0 ? problems : services.flatMap(contentProblems);
+  if (faults.length === 0) return { services, endpointSlices, problems, isGood: true };
+  // The model reports the faults of content itself, of objects that reach it.
   if (before?.isGood !== true) return { services, endpointSlices, problems, isGood: false };
   const stays = '; the last good version of this file stays in use';
-  return {
-    ...before,
-    problems: problems.map((problem) => ({ ...problem, message: problem.message + stays })),
-  };
+  return { ...before, problems: faults.map((fault) => ({ ...fault, message: fault.message + stays })) };
+}
+
+/** What the model would leave out of a Service, but for what it can never carry. */
+function contentProblems({ object, where }: DecodedObject<V1Service>): Problem[] {
+  return servicePortsFromService(object)
+    .problems.filter(({ code }) => code !== 'ERR_SERVICE_UNSUPPORTED')
+    .map((problem) => ({ ...problem, object: `${where} (${problem.object})` }));
 }
 
 export interface Composition {

@@ -127,7 +127,7 @@ export class ManifestsSource {
     );
     if (!isChanged) return;
     const counts = { services: objects.services.length, endpointSlices: objects.endpointSlices.length };
-    this.#logger.debug({ ...counts, problems: problems.length }, 'manifests changed');
+    this.#logger.debug({ ...counts, problems: problems.length }, 'Manifests changed');
     this.#onChange(objects, problems);
   }
 
@@ -135,7 +135,7 @@ export class ManifestsSource {
   #logIgnoredKinds(kinds: readonly string[]): void {
     const ignoredKinds = kinds.join(', ');
     if (ignoredKinds !== this.#ignoredKinds && ignoredKinds !== '') {
-      this.#logger.info({ ignoredKinds }, 'manifests contain objects that are no Services or EndpointSlices');
+      this.#logger.info({ ignoredKinds }, 'Manifests contain objects that are no Services or EndpointSlices');
     }
     this.#ignoredKinds = ignoredKinds;
   }

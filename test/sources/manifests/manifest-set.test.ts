@@ -42,6 +42,25 @@ describe('the version of a file that counts', () => {
     expect(version(serviceYaml('z'), now)).toMatchObject({ problems: [], services: [{ key: 'default/z' }] });
   });
 
+  it('is the last good text when an edit would take a Service away', () => {
+    const now = version(serviceYaml('a', '10.96.0.1', '70000'), version(good));
+    expect(keysOf(now)).toEqual(['default/a', 'default/b']);
+    expect(now.problems).toEqual([
+      {
+        code: 'ERR_SERVICE_INVALID',
+        object: 'web.yaml document 1 (Service default/a)',
+        field: 'spec.ports[0].port',
+        message: '70000 is outside 1 to 65535; the last good version of this file stays in use',
+      },
+    ]);
+  });
+
+  it('leaves a refused Service that never was good to the model, which reports it', () => {
+    const first = version(serviceYaml('a', '10.96.0.1', '70000'));
+    expect(keysOf(first)).toEqual(['default/a']);
+    expect(first.problems).toEqual([]);
+  });
+
   it('is nothing when it is empty: that is good', () => {
     expect(keysOf(version('', version(good)))).toEqual([]);
   });

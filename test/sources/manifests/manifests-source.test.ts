@@ -88,7 +88,7 @@ describe('the first read', () => {
     expect(harness.log).toContainEqual({
       level: 'info',
       fields: { ignoredKinds: 'v1 Endpoints' },
-      message: 'manifests contain objects that are no Services or EndpointSlices',
+      message: 'Manifests contain objects that are no Services or EndpointSlices',
     });
   });
 });
@@ -334,8 +334,8 @@ describe('without inotify', () => {
     expect(harness.log.filter(({ level }) => level === 'warn')).toEqual([
       {
         level: 'warn',
-        fields: { directory: a, err: 'ENOSPC: System limit for number of file watchers reached' },
-        message: 'cannot watch manifests, polling them instead',
+        fields: { directory: a, error: 'ENOSPC: System limit for number of file watchers reached' },
+        message: 'Cannot watch manifests, polling them instead',
       },
     ]);
   });

@@ -1,0 +1,75 @@
+/** A forwarder with a clock, an engine without sockets, and a log in the test's hand. */
+import type { ListenerId } from '../../src/engine/engine.ts';
+import type { Endpoint } from '../../src/model/endpoint.ts';
+import type { ServicePort } from '../../src/model/service-port.ts';
+import { Forwarder } from '../../src/proxy/forwarder.ts';
+import type { ServicePortStatistics } from '../../src/proxy/statistics.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+import { FakeSessions } from '../support/fake-sessions.ts';
+import { RecordingLogger } from '../support/recording-logger.ts';
+import { makeEndpoints, makeServicePort } from '../support/snapshots.ts';
+
+export const WEB = 'web';
+export const LISTENER = 1;
+export const WEB_PORT = makeServicePort({ name: 'web' });
+
+export class ForwarderFixture {
+  readonly clock = new FakeClock();
+  readonly logger = new RecordingLogger();
+  readonly sessions = new FakeSessions(this.clock);
+  readonly faults: string[] = [];
+  readonly forwarder = new Forwarder(
+    {
+      clock: this.clock,
+      logger: this.logger,
+      onListenerFault: (listener, errno) => {
+        this.faults.push(`${listener}: ${errno}`);
+      },
+    },
+    { dialTimeoutsMs: [250, 500], balancer: { affinityCapacity: 100, random: () => 0 } },
+  );
+
+  constructor() {
+    this.forwarder.attach(this.sessions);
+    this.sessions.policy = this.forwarder;
+  }
+
+  /** The listener `web` with these endpoints, all serving. */
+  static serving(lasts: readonly number[], servicePort: ServicePort = WEB_PORT): ForwarderFixture {
+    const fixture = new ForwarderFixture();
+    fixture.set(makeEndpoints(...lasts), { servicePort });
+    fixture.bind();
+    return fixture;
+  }
+
+  /** `serving`: endpoints that still serve, when these are others than the usable ones. */
+  set(
+    endpoints: readonly Endpoint[],
+    {
+      servicePort = WEB_PORT,
+      serving = endpoints,
+      key = WEB,
+    }: { servicePort?: ServicePort; serving?: readonly Endpoint[]; key?: string } = {},
+  ): void {
+    this.forwarder.setBackends(key, {
+      servicePort,
+      family: 'IPv4',
+      endpoints,
+      servingKeys: new Set(serving.map((endpoint) => endpoint.key)),
+    });
+  }
+
+  bind(listener = LISTENER, key = WEB): void {
+    this.forwarder.bindListener(listener as ListenerId, key);
+  }
+
+  unbind(listener = LISTENER): void {
+    this.forwarder.unbindListener(listener as ListenerId);
+  }
+
+  get statistics(): ServicePortStatistics {
+    const [only, ...others] = this.forwarder.statistics().servicePorts;
+    if (only === undefined || others.length > 0) throw new Error(`${others.length + 1} service ports`);
+    return only;
+  }
+}

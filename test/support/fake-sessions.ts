@@ -1,0 +1,131 @@
+/**
+ * The sessions of an engine without sockets, for tests of the policy. It fails closed: whatever a real engine
+ * would never do or be asked throws.
+ */
+import type {
+  CloseCause,
+  Decision,
+  DialFailure,
+  ListenerId,
+  Policy,
+  SessionBytes,
+  SessionId,
+  SocketAddress,
+} from '../../src/engine/engine.ts';
+import { hostPortText } from '../../src/model/address.ts';
+import type { SessionControl } from '../../src/proxy/forwarder.ts';
+import type { FakeClock } from './fake-clock.ts';
+
+type State = 'deciding' | 'dialling' | 'established';
+
+interface FakeSession {
+  state: State;
+  /** `10.0.0.1:80` while dialling or established. */
+  endpoint: string;
+  timeoutMs: number;
+  bytesIn: number;
+  bytesOut: number;
+}
+
+export class FakeSessions implements SessionControl {
+  readonly #clock: FakeClock;
+  readonly #sessions = new Map<SessionId, FakeSession>();
+  readonly closes = new Map<SessionId, CloseCause>();
+  policy: Policy | undefined;
+  #lastId = 0;
+
+  constructor(clock: FakeClock) {
+    this.#clock = clock;
+  }
+
+  /** A client connects, or sends its first datagram. */
+  open(listener: number, client = '192.168.1.1'): SessionId {
+    this.#lastId += 1;
+    const session = this.#lastId as SessionId;
+    this.#sessions.set(session, { state: 'deciding', endpoint: '', timeoutMs: 0, bytesIn: 0, bytesOut: 0 });
+    const from: SocketAddress = { address: client, port: 40_000 + this.#lastId };
+    this.#act(
+      session,
+      this.#report({ kind: 'opened', listener: listener as ListenerId, session, client: from }),
+    );
+    return session;
+  }
+
+  /** Where the session is dialled to or established; undefined once it has ended. */
+  endpointOf(session: SessionId): string | undefined {
+    return this.#sessions.get(session)?.endpoint;
+  }
+
+  timeoutOf(session: SessionId): number {
+    return this.#at(session, 'dialling').timeoutMs;
+  }
+
+  establish(session: SessionId): void {
+    this.#at(session, 'dialling').state = 'established';
+    this.#report({ kind: 'established', session });
+  }
+
+  failDial(session: SessionId, failure: DialFailure, errno = 'ECONNREFUSED'): void {
+    this.#at(session, 'dialling').state = 'deciding';
+    this.#act(session, this.#report({ kind: 'dialFailed', session, failure, errno }));
+  }
+
+  carry(session: SessionId, bytesIn: number, bytesOut: number): void {
+    const open = this.#at(session, 'established');
+    open.bytesIn += bytesIn;
+    open.bytesOut += bytesOut;
+  }
+
+  close(session: SessionId, cause: CloseCause = 'fin'): void {
+    const open = this.#sessions.get(session);
+    if (open === undefined) throw new Error(`session ${session} is not open`);
+    this.#sessions.delete(session);
+    this.closes.set(session, cause);
+    const { bytesIn, bytesOut } = open;
+    this.#report({ kind: 'closed', session, cause, bytesIn, bytesOut });
+  }
+
+  answer(session: SessionId, decision: Decision): void {
+    const open = this.#sessions.get(session);
+    if (open === undefined) throw new Error(`answer for session ${session}, which is not open`);
+    if (open.state === 'established') throw new Error(`answer for session ${session}, which is established`);
+    this.#act(session, decision);
+  }
+
+  reset(sessions: Iterable<SessionId>): void {
+    for (const session of sessions) this.close(session, 'stopped');
+  }
+
+  *sessionBytes(): Iterable<SessionBytes> {
+    for (const [session, { bytesIn, bytesOut }] of this.#sessions) yield { session, bytesIn, bytesOut };
+  }
+
+  #at(session: SessionId, state: State): FakeSession {
+    const open = this.#sessions.get(session);
+    if (open?.state !== state) throw new Error(`session ${session} is ${open?.state ?? 'gone'}, not ${state}`);
+    return open;
+  }
+
+  #act(session: SessionId, decision: Decision | undefined): void {
+    const open = this.#sessions.get(session);
+    if (open === undefined) throw new Error(`a decision for session ${session}, which is gone`);
+    if (decision === undefined) throw new Error(`no decision for session ${session}`);
+    if (decision.kind === 'refuse') {
+      this.close(session, 'refused');
+      return;
+    }
+    if (decision.timeoutMs <= 0) throw new Error(`a dial for ${decision.timeoutMs} ms`);
+    open.state = 'dialling';
+    open.endpoint = hostPortText(decision.to.address, decision.to.port);
+    open.timeoutMs = decision.timeoutMs;
+  }
+
+  #report(event: Parameters<Policy['handle']>[0][number]): Decision | undefined {
+    if (this.policy === undefined) throw new Error('no policy');
+    const decisions = this.policy.handle([event], this.#clock.now());
+    if (decisions.length !== 1) throw new Error(`${decisions.length} decisions for one event`);
+    const wantsOne = event.kind === 'opened' || event.kind === 'dialFailed';
+    if (!wantsOne && decisions[0] !== undefined) throw new Error(`a decision for ${event.kind}`);
+    return decisions[0];
+  }
+}
