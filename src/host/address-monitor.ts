@@ -3,7 +3,7 @@
  * changed, and at every periodic `refresh`. Level-triggered: an event only says "look again".
  */
 import { type Logger } from '../log.ts';
-import { ProxyError, errorText } from '../errors.ts';
+import { ProxyError } from '../errors.ts';
 import type { Exec, ExecLines, LineStream } from './exec.ts';
 import {
   type HostAddresses,
@@ -95,10 +95,7 @@ export class AddressMonitor {
       if (hasSameAddresses(read, this.#current) || this.#isClosed) return;
       this.#current = read;
     } catch (error) {
-      this.#deps.logger.error(
-        { error: errorText(error) },
-        'Cannot read node addresses, keeping the last known ones',
-      );
+      this.#deps.logger.error({ error }, 'Cannot read node addresses, keeping the last known ones');
       return;
     }
     this.#deps.onChange();

@@ -25,9 +25,12 @@ export interface ExecResult {
 export type Exec = (command: string, args: readonly string[], options: ExecOptions) => Promise<ExecResult>;
 
 export const exec: Exec = async (command, args, { input, timeoutMs }) => {
+  // Not spawn's own `timeout`: its timer is not cleared when the program cannot be started, and would hold a process
+  // that is about to exit for that long.
+  const deadline = AbortSignal.timeout(timeoutMs);
   const child = spawn(command, args, {
     stdio: ['pipe', 'pipe', 'pipe'],
-    timeout: timeoutMs,
+    signal: deadline,
     killSignal: 'SIGKILL',
   });
   const stdout = collect(child.stdout);
@@ -35,9 +38,11 @@ export const exec: Exec = async (command, args, { input, timeoutMs }) => {
   // A program that ends without reading its input breaks the pipe; its exit code tells the story.
   child.stdin.on('error', () => {});
   child.stdin.end(input ?? '');
-  const { exitCode, signal } = await exitOf(child, command);
+  const { exitCode, signal } = await exitOf(child, command).catch((error: unknown) => {
+    if (!deadline.aborted) throw error;
+    throw new ProxyError('ERR_EXEC_TIMEOUT', `${command} did not end within ${timeoutMs} ms`);
+  });
   if (exitCode !== null) return { exitCode, stdout: stdout(), stderr: stderr() };
-  if (child.killed) throw new ProxyError('ERR_EXEC_TIMEOUT', `${command} did not end within ${timeoutMs} ms`);
   throw new ProxyError('ERR_EXEC_FAILED', `${command} was ended by ${signal}: ${stderr().trim()}`);
 };
 
@@ -57,12 +62,11 @@ async function exitOf(
   }>();
   child.once('error', (error) => reject(startError(command, error)));
   child.once('close', (exitCode, signal) => resolve({ exitCode, signal }));
-  // What a killed program had started may hold its pipes open for long, and 'close' waits for them.
-  child.once('exit', (exitCode, signal) => {
-    if (exitCode !== null || !child.killed) return;
+  // What a killed program had started may hold its pipes, and by them this process, for long.
+  child.once('exit', () => {
+    if (!child.killed) return;
     child.stdout?.destroy();
     child.stderr?.destroy();
-    resolve({ exitCode, signal });
   });
   return promise;
 }

@@ -70,9 +70,15 @@ describe('round robin', () => {
     const p = new Fixture([1, 2, 3]);
     const q = new Fixture([4, 5]);
 
-    expect([p.connect(), p.connect(), q.connect(), p.connect(), q.connect(), q.connect(), p.connect()]).toEqual(
-      [1, 2, 4, 3, 5, 4, 1],
-    );
+    expect([
+      p.connect(),
+      p.connect(),
+      q.connect(),
+      p.connect(),
+      q.connect(),
+      q.connect(),
+      p.connect(),
+    ]).toEqual([1, 2, 4, 3, 5, 4, 1]);
   });
 
   // TestLoadBalanceWorksWithMultipleEndpointsAndUpdates

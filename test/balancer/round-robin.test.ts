@@ -12,7 +12,11 @@ function makeRoundRobin(lasts: readonly number[], random = 0): RoundRobin {
 }
 
 /** The last parts of the next `count` picks. */
-function picks(roundRobin: RoundRobin, count: number, excluded: readonly number[] = []): (number | undefined)[] {
+function picks(
+  roundRobin: RoundRobin,
+  count: number,
+  excluded: readonly number[] = [],
+): (number | undefined)[] {
   const keys = new Set(makeEndpoints(...excluded).map(({ key }) => key));
   return Array.from({ length: count }, () => {
     const picked = roundRobin.pick(({ key }) => !keys.has(key));
@@ -41,7 +45,10 @@ describe('where it starts', () => {
 });
 
 test.each([1, 2, 3, 7, 10])('over any number of picks %i endpoints differ by one at most', (size) => {
-  const roundRobin = makeRoundRobin(Array.from({ length: size }, (_, index) => index + 1), 0.4);
+  const roundRobin = makeRoundRobin(
+    Array.from({ length: size }, (_, index) => index + 1),
+    0.4,
+  );
   const counts = new Map<number | undefined, number>();
 
   for (let count = 1; count <= 3 * size + 1; count += 1) {
@@ -53,13 +60,55 @@ test.each([1, 2, 3, 7, 10])('over any number of picks %i endpoints differ by one
 });
 
 test.each([
-  { name: 'an endpoint added before the position', before: [2, 4], taken: 1, after: [1, 2, 4], expected: [4, 1, 2] },
-  { name: 'an endpoint added at the position', before: [1, 4], taken: 1, after: [1, 3, 4], expected: [4, 1, 3] },
-  { name: 'an endpoint added behind everything', before: [1, 2], taken: 1, after: [1, 2, 3], expected: [2, 3, 1] },
-  { name: 'an endpoint removed before the position', before: [1, 2, 3], taken: 2, after: [2, 3], expected: [3, 2] },
-  { name: 'the endpoint at the position removed', before: [1, 2, 3], taken: 1, after: [1, 3], expected: [3, 1] },
-  { name: 'the last endpoint at the position removed', before: [1, 2, 3], taken: 2, after: [1, 2], expected: [1, 2] },
-  { name: 'the position and the one after it removed', before: [1, 2, 3, 4], taken: 1, after: [1, 4], expected: [4, 1] },
+  {
+    name: 'an endpoint added before the position',
+    before: [2, 4],
+    taken: 1,
+    after: [1, 2, 4],
+    expected: [4, 1, 2],
+  },
+  {
+    name: 'an endpoint added at the position',
+    before: [1, 4],
+    taken: 1,
+    after: [1, 3, 4],
+    expected: [4, 1, 3],
+  },
+  {
+    name: 'an endpoint added behind everything',
+    before: [1, 2],
+    taken: 1,
+    after: [1, 2, 3],
+    expected: [2, 3, 1],
+  },
+  {
+    name: 'an endpoint removed before the position',
+    before: [1, 2, 3],
+    taken: 2,
+    after: [2, 3],
+    expected: [3, 2],
+  },
+  {
+    name: 'the endpoint at the position removed',
+    before: [1, 2, 3],
+    taken: 1,
+    after: [1, 3],
+    expected: [3, 1],
+  },
+  {
+    name: 'the last endpoint at the position removed',
+    before: [1, 2, 3],
+    taken: 2,
+    after: [1, 2],
+    expected: [1, 2],
+  },
+  {
+    name: 'the position and the one after it removed',
+    before: [1, 2, 3, 4],
+    taken: 1,
+    after: [1, 4],
+    expected: [4, 1],
+  },
   { name: 'all but the one just picked removed', before: [1, 2, 3], taken: 1, after: [1], expected: [1, 1] },
   { name: 'the same endpoints again', before: [1, 2, 3], taken: 2, after: [1, 2, 3], expected: [3, 1, 2] },
 ])('it keeps its position over: $name', ({ before, taken, after, expected }) => {

@@ -10,7 +10,7 @@ import { describeTcpFlowContract } from './tcp-flow-contract.ts';
 import { describeUdpContract } from './udp-contract.ts';
 
 export function describeEngineContract(name: string, createEngine: CreateEngine): void {
-  describe(name, () => {
+  describe(`${name} as an engine`, () => {
     describeListenerContract(createEngine);
     describeTcpContract(createEngine);
     describeTcpFlowContract(createEngine);

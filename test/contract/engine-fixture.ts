@@ -1,5 +1,5 @@
 /** What every test of the engine contract needs: an engine, its recording policy, and listeners on free ports. */
-import { expect, onTestFinished } from 'vitest';
+import { onTestFinished } from 'vitest';
 import { type Clock, systemClock } from '../../src/clock.ts';
 import type {
   Engine,
@@ -46,8 +46,9 @@ export class EngineFixture {
     this.engine = createEngine({ clock: systemClock, policy: this.policy }, options);
     onTestFinished(async () => {
       await this.engine.shutdown();
-      expect(this.policy.violations).toEqual([]);
-      expect([...this.policy.open]).toEqual([]);
+      const { violations, open } = this.policy;
+      if (violations.length > 0) throw new Error(`the engine broke its contract: ${violations.join('; ')}`);
+      if (open.size > 0) throw new Error(`sessions that never closed: ${[...open].join()}`);
     });
   }
 

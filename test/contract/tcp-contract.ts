@@ -101,8 +101,7 @@ export function describeTcpContract(createEngine: CreateEngine): void {
       const session = await fixture.session();
       expect(fixture.policy.kindsOf(session).slice(0, 3)).toEqual(['opened', 'dialFailed', 'established']);
       expect(await fixture.dialFailed(session)).toMatchObject({ failure: 'timeout', errno: 'ETIMEDOUT' });
-      const tookMs =
-        fixture.policy.timeOf(session, 'dialFailed') - fixture.policy.timeOf(session, 'opened');
+      const tookMs = fixture.policy.timeOf(session, 'dialFailed') - fixture.policy.timeOf(session, 'opened');
       expect(tookMs).toBeGreaterThanOrEqual(145);
     });
 

@@ -1,12 +1,7 @@
 /** The engine contract for UDP sessions. */
 import { describe, expect, test } from 'vitest';
 import type { SocketAddress } from '../../src/engine/engine.ts';
-import {
-  type UdpPeer,
-  closedUdpPort,
-  openUdpEcho,
-  openUdpPeer,
-} from '../support/loopback-udp.ts';
+import { type UdpPeer, closedUdpPort, openUdpEcho, openUdpPeer } from '../support/loopback-udp.ts';
 import { REFUSE, dialTo, later } from '../support/recording-policy.ts';
 import { waitFor } from '../support/wait.ts';
 import { type CreateEngine, EngineFixture, LOOPBACK, makeBytes } from './engine-fixture.ts';
@@ -50,7 +45,11 @@ export function describeUdpContract(createEngine: CreateEngine): void {
       expect(backend.texts).toEqual(texts);
       expect(client.texts).toEqual(texts);
       expect(fixture.policy.all('opened')).toHaveLength(1);
-      expect(fixture.engine.totals()).toMatchObject({ datagramsIn: 60, datagramsOut: 60, datagramsDropped: 0 });
+      expect(fixture.engine.totals()).toMatchObject({
+        datagramsIn: 60,
+        datagramsOut: 60,
+        datagramsDropped: 0,
+      });
     });
   });
 

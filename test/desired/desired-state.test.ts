@@ -159,33 +159,33 @@ describe('two Services that claim one place', () => {
   const withNodePort: ServiceTweak = ({ spec }) => {
     spec.ports = [{ name: 'http', port: 80, nodePort: 30_080 }];
   };
-  const slices = [makeSlice('old', ['10.244.1.1']), makeSlice('young', ['10.244.1.2'])];
+  const slices = [makeSlice('old', ['10.244.1.1']), makeSlice('new', ['10.244.1.2'])];
   const old = createdAt(makeService('old', withNodePort), '2026-01-01T00:00:00Z');
 
   test('the older one keeps it, and the other keeps its remaining portals', () => {
-    const young = createdAt(
-      makeService('young', (service) => {
+    const recent = createdAt(
+      makeService('new', (service) => {
         withNodePort(service);
         service.spec.externalIPs = ['192.0.2.7'];
       }),
       '2026-01-02T00:00:00Z',
     );
-    const desired = desiredFrom([young, old], slices);
+    const desired = desiredFrom([recent, old], slices);
     expect(portalTexts(desired)).toEqual([
+      'externalIP 192.0.2.7 80/TCP -> default/new:http',
       'clusterIP 10.96.0.10 80/TCP -> default/old:http',
       'nodePort any IPv4 30080/TCP -> default/old:http',
-      'externalIP 192.0.2.7 80/TCP -> default/young:http',
     ]);
     expect(desired.problems).toEqual([
       {
         code: 'ERR_SERVICE_CONFLICT',
-        object: 'Service default/young',
+        object: 'Service default/new',
         field: 'port "http"',
         message: 'clusterIP 10.96.0.10:80/TCP (IPv4) is kept by the older default/old:http',
       },
       {
         code: 'ERR_SERVICE_CONFLICT',
-        object: 'Service default/young',
+        object: 'Service default/new',
         field: 'port "http"',
         message: 'nodePort 30080/TCP (IPv4) is kept by the older default/old:http',
       },
@@ -193,18 +193,18 @@ describe('two Services that claim one place', () => {
   });
 
   test('one that lost everything has neither portal nor listener', () => {
-    const young = createdAt(makeService('young', withNodePort), '2026-01-02T00:00:00Z');
-    expect(Object.keys(endpointKeys(desiredFrom([young, old], slices)))).toEqual([
+    const recent = createdAt(makeService('new', withNodePort), '2026-01-02T00:00:00Z');
+    expect(Object.keys(endpointKeys(desiredFrom([recent, old], slices)))).toEqual([
       'default/old:http/TCP/IPv4/cluster',
     ]);
   });
 
   test('the other gets it when the first is deleted, and loses it when that comes back older', () => {
-    const young = createdAt(makeService('young', withNodePort), '2026-01-02T00:00:00Z');
-    expect(portalTexts(desiredFrom([young], slices))[0]).toBe(
-      'clusterIP 10.96.0.10 80/TCP -> default/young:http',
+    const recent = createdAt(makeService('new', withNodePort), '2026-01-02T00:00:00Z');
+    expect(portalTexts(desiredFrom([recent], slices))[0]).toBe(
+      'clusterIP 10.96.0.10 80/TCP -> default/new:http',
     );
-    expect(portalTexts(desiredFrom([young, old], slices))[0]).toBe(
+    expect(portalTexts(desiredFrom([recent, old], slices))[0]).toBe(
       'clusterIP 10.96.0.10 80/TCP -> default/old:http',
     );
   });

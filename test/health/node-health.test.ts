@@ -6,6 +6,12 @@ import type { IpFamily } from '../../src/model/address.ts';
 const TIMEOUT_MS = 10_000;
 const START = Date.UTC(2026, 10, 21);
 
+/** A pass that ends well. */
+function sync(health: NodeHealth): void {
+  health.syncStarted();
+  health.syncSucceeded();
+}
+
 class Fixture {
   #elapsed = 0;
   /** How far the time of day stands from the monotonic clock. */
@@ -31,7 +37,9 @@ class Fixture {
 
 type Step = (fixture: Fixture) => void;
 const queued: Step = ({ health }) => health.updateQueued();
-const synced: Step = ({ health }) => health.syncSucceeded();
+const passBegun: Step = ({ health }) => health.syncStarted();
+const passEnded: Step = ({ health }) => health.syncSucceeded();
+const synced: Step = ({ health }) => sync(health);
 const stop: Step = ({ health }) => health.stop();
 const after =
   (seconds: number): Step =>
@@ -89,6 +97,36 @@ test.each<{ name: string; steps: Step[]; verdict: { healthy: boolean; alive: boo
     verdict: { ...HEALTHY, ready: true },
   },
   {
+    name: 'a change queued during a pass keeps its age when that pass ends well',
+    steps: [synced, passBegun, after(1), queued, after(8), passEnded, after(2)],
+    verdict: { ...LATE, ready: false },
+  },
+  {
+    name: 'a change queued during a pass is served by the next one',
+    steps: [synced, passBegun, queued, after(9), passEnded, synced, after(9)],
+    verdict: { ...HEALTHY, ready: true },
+  },
+  {
+    name: 'a change that a failed pass took up keeps its age',
+    steps: [synced, queued, after(6), passBegun, after(2), passBegun, after(2)],
+    verdict: { ...LATE, ready: false },
+  },
+  {
+    name: 'a newer change than the one a failed pass took up does not make it younger',
+    steps: [synced, queued, passBegun, after(6), queued, passBegun, after(4)],
+    verdict: { ...LATE, ready: false },
+  },
+  {
+    name: 'a pass that ends well serves what the failed passes before it had taken up',
+    steps: [synced, queued, after(6), passBegun, after(2), passBegun, passEnded, after(9)],
+    verdict: { ...HEALTHY, ready: true },
+  },
+  {
+    name: 'a pass that lasts longer than the time-out makes it unhealthy until it ends',
+    steps: [synced, queued, passBegun, after(25)],
+    verdict: { ...LATE, ready: false },
+  },
+  {
     name: 'it falls ill a second time',
     steps: [synced, queued, after(25), synced, queued, after(25)],
     verdict: { ...LATE, ready: false },
@@ -127,7 +165,7 @@ test('the node is eligible until the stop', () => {
 
 test('while healthy the last update is now, also long after the last sync', () => {
   const fixture = new Fixture();
-  fixture.health.syncSucceeded();
+  sync(fixture.health);
   fixture.step(3600);
 
   const report = fixture.health.report();
@@ -139,7 +177,7 @@ test('while healthy the last update is now, also long after the last sync', () =
 test('while unhealthy the last update is that of the last sync', () => {
   const fixture = new Fixture();
   fixture.step(5);
-  fixture.health.syncSucceeded();
+  sync(fixture.health);
   const syncedAt = fixture.wallTime;
   fixture.step(60);
   fixture.health.updateQueued();
@@ -162,7 +200,7 @@ test('unhealthy without any sync, the last update is 0', () => {
 
 test('a time of day that jumps changes no verdict', () => {
   const fixture = new Fixture();
-  fixture.health.syncSucceeded();
+  sync(fixture.health);
   fixture.health.updateQueued();
 
   fixture.wallOffset += 86_400_000;
@@ -189,7 +227,7 @@ test('a family that the node no longer programs cannot make it unhealthy', () =>
   const fixture = new Fixture();
   fixture.health.updateQueued();
   fixture.health.setFamilies(['IPv4']);
-  fixture.health.syncSucceeded();
+  sync(fixture.health);
   fixture.step(25);
 
   expect(fixture.verdict).toEqual({ ...HEALTHY, ready: true });
@@ -198,7 +236,7 @@ test('a family that the node no longer programs cannot make it unhealthy', () =>
 test('a family that the node still programs can', () => {
   const fixture = new Fixture();
   fixture.health.setFamilies(['IPv4']);
-  fixture.health.syncSucceeded();
+  sync(fixture.health);
   fixture.health.updateQueued();
   fixture.step(25);
 

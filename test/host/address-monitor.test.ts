@@ -5,8 +5,10 @@ import { AddressMonitor } from '../../src/host/address-monitor.ts';
 import type { ExecLines, LineStreamHandlers } from '../../src/host/exec.ts';
 import { type ExecAnswer, ScriptedExec } from '../support/fake-exec.ts';
 import { RecordingLogger } from '../support/recording-logger.ts';
+import { waitFor } from '../support/wait.ts';
 
 const SHOW = 'ip -j address show';
+const CHANGE = { timeoutMs: 5000, what: 'the change to be told' };
 
 function answer(...addresses: readonly string[]): ExecAnswer {
   const addr_info = addresses.map((local) => ({ family: 'inet', local, scope: 'global' }));
@@ -118,8 +120,9 @@ describe('an event', () => {
     await startWith('10.0.0.1');
     script.expect(SHOW, answer('10.0.0.1', '10.0.0.2'));
     ipMonitor.event();
-    await monitor.close();
-    expect(changes).toEqual([]);
+    await waitFor(() => changes.length > 0, CHANGE);
+    expect(changes).toEqual([['10.0.0.1', '10.0.0.2']]);
+    expect(script.remaining).toBe(0);
   });
 
   test('that changed nothing is not told', async () => {
@@ -190,7 +193,7 @@ describe('when ip monitor dies', () => {
     expect(ipMonitor.starts).toBe(2);
     script.expect(SHOW, answer('10.0.0.2'));
     ipMonitor.event();
-    await monitor.refresh().catch(() => undefined);
+    await waitFor(() => changes.length > 0, CHANGE);
     expect(changes).toEqual([['10.0.0.2']]);
   });
 

@@ -129,6 +129,15 @@ describe('slices', () => {
     expect(Object.keys(endpoints).sort()).toEqual(['default/db:http/TCP', HTTP, 'other/web:http/TCP']);
   });
 
+  test('whose label is no name belong to no Service that it begins with', () => {
+    const { endpoints } = merge(
+      makeSlice('web', ['10.244.1.1'], (slice) => {
+        Object.assign(slice.metadata ?? {}, { labels: { 'kubernetes.io/service-name': 'web/x' } });
+      }),
+    );
+    expect(endpoints[HTTP]).toBeUndefined();
+  });
+
   test('may give one port name different numbers', () => {
     const { endpoints } = merge(
       makeSlice('web', ['10.244.1.1']),

@@ -96,13 +96,9 @@ describe.skipIf(canMakeNamespaces() !== undefined)('ClientIP affinity', () => {
   });
 
   test('is each client address’s own, and spreads them over the endpoints in turn', async () => {
-    await proxy.writeManifest(
-      'spread.yaml',
-      manifest({ name: 'spread', number: 11, ports: [NAME], timeoutSeconds: 60 }).replaceAll(
-        '30080',
-        '30081',
-      ),
-    );
+    const ports = [{ ...NAME, nodePort: 30_081 }];
+    const spread = manifest({ name: 'spread', number: 11, ports, timeoutSeconds: 60 });
+    await proxy.writeManifest('spread.yaml', spread);
     await proxy.captured('default/spread:name');
     const first = await answersOf(11, CLIENTS);
     expect(first.toSorted()).toEqual(['pod1', 'pod1', 'pod2', 'pod2', 'pod3', 'pod3']);
@@ -133,9 +129,9 @@ describe.skipIf(canMakeNamespaces() !== undefined)('ClientIP affinity', () => {
   test('ends when the client was away for longer than the time-out', async () => {
     const client = await lab.pod(4).agent();
     const target = { host: clusterIP(STICKY.number, 'IPv4'), port: HTTP.port, keepAlive: false };
-    const report = await client.httpRequests({ ...target, count: 3, pauseMs: TIMEOUT_S * 1_000 + 100 });
-    // Each time the next one's turn.
-    expect(report.byName).toEqual({ pod1: 1, pod2: 1, pod3: 1 });
+    const report = await client.httpRequests({ ...target, count: 2, pauseMs: TIMEOUT_S * 1_000 + 100 });
+    // The second time it is the next one's turn.
+    expect(Object.values(report.byName)).toEqual([1, 1]);
   });
 
   test('can be switched off and on while the proxy runs', async () => {

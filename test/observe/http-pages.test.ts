@@ -37,6 +37,7 @@ test("a healthy proxy answers /healthz with 200 and kube-proxy's newest body", a
 test('the body of /healthz tells each family the node programs, byte for byte', async () => {
   const { healthAddress } = await fixture.startServers();
   fixture.health.setFamilies(['IPv4']);
+  fixture.health.syncStarted();
   fixture.health.syncSucceeded();
 
   const { body } = await fixture.ask(healthAddress, '/healthz');
@@ -66,6 +67,7 @@ test('a change that waits too long makes /healthz and /livez 503, and says that 
 
 test('a proxy that stops answers /healthz with 503 and /livez with 200', async () => {
   const { healthAddress } = await fixture.startServers();
+  fixture.health.syncStarted();
   fixture.health.syncSucceeded();
   fixture.health.stop();
 
@@ -82,6 +84,7 @@ test('/readyz is 503 until the first sync, then 200', async () => {
   const { healthAddress } = await fixture.startServers();
 
   const before = await fixture.ask(healthAddress, '/readyz');
+  fixture.health.syncStarted();
   fixture.health.syncSucceeded();
   const after = await fixture.ask(healthAddress, '/readyz');
 

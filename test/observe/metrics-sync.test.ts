@@ -122,6 +122,7 @@ test('changes are pending until a sync has succeeded, and counted for ever', asy
   fixture.metrics.endpointSlicesChanged(3);
   const before = await fixture.scrape();
 
+  fixture.metrics.syncStarted();
   fixture.metrics.syncSucceeded();
   fixture.metrics.servicesChanged(1);
   const after = await fixture.scrape();
@@ -132,6 +133,41 @@ test('changes are pending until a sync has succeeded, and counted for ever', asy
   expect(sampleValue(after, `${SYNC}_service_changes_total`)).toBe(3);
   expect(sampleValue(after, `${SYNC}_endpoint_changes_pending`)).toBe(0);
   expect(sampleValue(after, `${SYNC}_endpoint_changes_total`)).toBe(3);
+});
+
+test('a change that came during a pass stays pending when that pass ends well', async () => {
+  const fixture = new MetricsFixture();
+  fixture.metrics.servicesChanged(2);
+  fixture.metrics.endpointSlicesChanged(3);
+  fixture.metrics.syncStarted();
+
+  fixture.metrics.servicesChanged(5);
+  fixture.metrics.endpointSlicesChanged(7);
+  fixture.metrics.syncSucceeded();
+  const after = await fixture.scrape();
+  fixture.metrics.syncStarted();
+  fixture.metrics.syncSucceeded();
+  const next = await fixture.scrape();
+
+  expect(sampleValue(after, `${SYNC}_service_changes_pending`)).toBe(5);
+  expect(sampleValue(after, `${SYNC}_endpoint_changes_pending`)).toBe(7);
+  expect(sampleValue(next, `${SYNC}_service_changes_pending`)).toBe(0);
+  expect(sampleValue(next, `${SYNC}_endpoint_changes_pending`)).toBe(0);
+  expect(sampleValue(next, `${SYNC}_service_changes_total`)).toBe(7);
+});
+
+test('a pass that fails serves nothing, and the next one serves what it had taken up', async () => {
+  const fixture = new MetricsFixture();
+  fixture.metrics.servicesChanged(2);
+  fixture.metrics.syncStarted();
+  fixture.metrics.servicesChanged(1);
+
+  fixture.metrics.syncStarted();
+  const during = await fixture.scrape();
+  fixture.metrics.syncSucceeded();
+
+  expect(sampleValue(during, `${SYNC}_service_changes_pending`)).toBe(3);
+  expect(sampleValue(await fixture.scrape(), `${SYNC}_service_changes_pending`)).toBe(0);
 });
 
 test('a sync of one family alone leaves changes pending', async () => {

@@ -50,24 +50,6 @@ test('a used service port shows everything that was counted for it', async () =>
   expect(value('affinity_evictions_total')).toBe(7);
 });
 
-test('the bytes of open connections count with those of ended ones, before and after they end', async () => {
-  const fixture = new MetricsFixture();
-  const web = fixture.addServicePort();
-  web.sessionsTotal = 2;
-  web.bytesToBackend = 100;
-  web.openBytesToBackend = 7;
-  web.openBytesFromBackend = 8;
-  const bytes = async (direction: string): Promise<number | undefined> =>
-    sampleValue(await fixture.scrape(), 'userspace_proxy_connection_bytes_total', { ...WEB, direction });
-
-  expect(await bytes('to_backend')).toBe(107);
-  expect(await bytes('from_backend')).toBe(8);
-
-  web.bytesToBackend += web.openBytesToBackend;
-  web.openBytesToBackend = 0;
-  expect(await bytes('to_backend')).toBe(107);
-});
-
 test('an unused service port shows its connections and failures at 0, and no more', async () => {
   const fixture = new MetricsFixture();
   fixture.addServicePort();

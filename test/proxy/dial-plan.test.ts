@@ -190,7 +190,9 @@ describe('endpoints that come and go', () => {
 
     fixture.set(1, 2, 3);
 
-    expect(fixture.all('timeout')).toEqual(['3 for 250', 'exhausted'].map((text) => text.replace('250', '2000')));
+    expect(fixture.all('timeout')).toEqual(
+      ['3 for 250', 'exhausted'].map((text) => text.replace('250', '2000')),
+    );
   });
 
   test('one that appears after all have refused is dialled', () => {

@@ -13,7 +13,10 @@ describe('a new session', () => {
 
     const [first, second] = [sessions.open(LISTENER), sessions.open(LISTENER)];
 
-    expect([first, second].map((session) => sessions.endpointOf(session))).toEqual(['10.0.0.1:80', '10.0.0.2:80']);
+    expect([first, second].map((session) => sessions.endpointOf(session))).toEqual([
+      '10.0.0.1:80',
+      '10.0.0.2:80',
+    ]);
     expect(sessions.timeoutOf(first)).toBe(250);
   });
 
@@ -48,7 +51,14 @@ describe('a failed dial', () => {
 
       expect(sessions.endpointOf(session)).toBe('10.0.0.2:80');
       const [statistics] = fixture.forwarder.statistics().servicePorts;
-      expect(statistics?.dials).toEqual({ ok: 0, refused: 0, unreachable: 0, timeout: 0, local: 0, [failure]: 1 });
+      expect(statistics?.dials).toEqual({
+        ok: 0,
+        refused: 0,
+        unreachable: 0,
+        timeout: 0,
+        local: 0,
+        [failure]: 1,
+      });
       expect(statistics?.dialRetries).toBe(1);
     },
   );
@@ -131,10 +141,7 @@ describe('affinity', () => {
   });
 
   test('a UDP backend that turns out not to be there frees its client', () => {
-    const sticky = makeServicePort(
-      { name: 'dns', protocol: 'UDP' },
-      { sessionAffinity: clientIP(10_000) },
-    );
+    const sticky = makeServicePort({ name: 'dns', protocol: 'UDP' }, { sessionAffinity: clientIP(10_000) });
     const { sessions } = ForwarderFixture.serving([1, 2], sticky);
     const first = sessions.open(LISTENER);
     sessions.establish(first);
@@ -173,9 +180,11 @@ describe('a change of endpoints', () => {
 
     fixture.set([]);
 
-    expect(sessions.map((session) => fixture.sessions.closes.get(session))).toEqual(
-      ['refused', 'refused', 'refused'],
-    );
+    expect(sessions.map((session) => fixture.sessions.closes.get(session))).toEqual([
+      'refused',
+      'refused',
+      'refused',
+    ]);
     expect(fixture.statistics).toMatchObject({ sessionsActive: 0, failures: { no_endpoints: 3 } });
   });
 

@@ -37,7 +37,7 @@ class Fixture {
       engine: this.engine,
       binding: {
         bindListener: (id, key) => {
-          if (!this.engine.open_.has(id)) throw new Error(`listener ${id} is bound and not open`);
+          if (!this.engine.listeners.has(id)) throw new Error(`listener ${id} is bound and not open`);
           this.keyById.set(id, key);
         },
         unbindListener: (id) => {
@@ -171,7 +171,7 @@ describe('opening', () => {
 
     await fixture.sync(udp('dns', '10.0.0.2'));
 
-    expect([...fixture.engine.open_.values()].map(({ addresses }) => addresses)).toEqual([['10.0.0.2']]);
+    expect([...fixture.engine.listeners.values()].map(({ addresses }) => addresses)).toEqual([['10.0.0.2']]);
   });
 });
 
@@ -190,7 +190,7 @@ describe('a clash', () => {
       ]),
     );
     expect(fixture.guarded[0]).toEqual([1000, 1001, 1002]);
-    expect(fixture.guarded[1]?.toSorted()).toEqual([1000, 1002, 1003]);
+    expect(new Set(fixture.guarded[1])).toEqual(new Set([1000, 1002, 1003]));
   });
 
   test('that never ends becomes a fault, and the others open', async () => {
@@ -232,7 +232,10 @@ describe('other faults', () => {
 
     const faults = await fixture.set.ensureOpen(wanted, fixture.guard);
 
-    expect(faults.map(({ code }) => code)).toEqual(['ERR_PROXY_PORTS_EXHAUSTED', 'ERR_PROXY_PORTS_EXHAUSTED']);
+    expect(faults.map(({ code }) => code)).toEqual([
+      'ERR_PROXY_PORTS_EXHAUSTED',
+      'ERR_PROXY_PORTS_EXHAUSTED',
+    ]);
     expect(fixture.set.openCount).toBe(100);
   });
 });
@@ -244,7 +247,7 @@ describe('a listener that is not wanted any more', () => {
 
     await fixture.sync(tcp('api'));
     expect(fixture.set.proxyPorts()).toEqual(new Map([['api', 1001]]));
-    expect(fixture.guardedPorts.toSorted()).toEqual([1000, 1001]);
+    expect(new Set(fixture.guardedPorts)).toEqual(new Set([1000, 1001]));
     expect(fixture.set.drainingCount).toBe(1);
     await vi.advanceTimersByTimeAsync(GRACE_MS - 1);
     expect(fixture.engine.ports).toEqual([1000, 1001]);
@@ -345,7 +348,7 @@ describe("the node's addresses", () => {
       ]),
     );
     expect(fixture.set.drainingCount).toBe(1);
-    expect(fixture.guardedPorts.toSorted()).toEqual([1000, 1001, 1002]);
+    expect(new Set(fixture.guardedPorts)).toEqual(new Set([1000, 1001, 1002]));
     await vi.advanceTimersByTimeAsync(GRACE_MS);
     expect(fixture.engine.ports).toEqual([1001, 1002]);
     expect([...fixture.keyById.values()].toSorted()).toEqual(['dns', 'other']);

@@ -38,16 +38,26 @@ describe('the range', () => {
       },
     },
   ])('a range that $name is refused', ({ tweak }) => {
-    expect(isProxyError(faultOf(() => makePorts(tweak)), 'ERR_PROXY_PORTS_EXHAUSTED')).toBe(true);
+    expect(
+      isProxyError(
+        faultOf(() => makePorts(tweak)),
+        'ERR_PROXY_PORTS_EXHAUSTED',
+      ),
+    ).toBe(true);
   });
 
   // TestRangeAllocatorFullyAllocated
   test('when all ports are taken the next one is an error, and a release makes room', () => {
     const ports = makePorts();
     const taken = ['a', 'b', 'c', 'd'].map((key) => ports.take(key, TCP, 0));
-    expect(taken.toSorted()).toEqual([1000, 1001, 1002, 1003]);
+    expect(new Set(taken)).toEqual(new Set([1000, 1001, 1002, 1003]));
     expect(ports.takenCount).toBe(4);
-    expect(isProxyError(faultOf(() => ports.take('e', TCP, 0)), 'ERR_PROXY_PORTS_EXHAUSTED')).toBe(true);
+    expect(
+      isProxyError(
+        faultOf(() => ports.take('e', TCP, 0)),
+        'ERR_PROXY_PORTS_EXHAUSTED',
+      ),
+    ).toBe(true);
 
     ports.release(TCP, 1002, 0);
 
@@ -68,7 +78,7 @@ describe('the range', () => {
   test('excluded ports are never given out', () => {
     const ports = makePorts({ excluded: [{ first: 1001, last: 1002 }], random: () => 0.5 });
 
-    expect(['a', 'b'].map((key) => ports.take(key, TCP, 0)).toSorted()).toEqual([1000, 1003]);
+    expect(new Set(['a', 'b'].map((key) => ports.take(key, TCP, 0)))).toEqual(new Set([1000, 1003]));
     expect(isProxyError(faultOf(() => ports.take('c', TCP, 0)))).toBe(true);
   });
 

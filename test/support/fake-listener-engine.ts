@@ -6,7 +6,7 @@ import type { Engine, ListenerId, ListenerSpec } from '../../src/engine/engine.t
 import { ProxyError } from '../../src/errors.ts';
 
 export class FakeListenerEngine implements Pick<Engine, 'open' | 'close' | 'setAddresses'> {
-  readonly open_ = new Map<ListenerId, ListenerSpec>();
+  readonly listeners = new Map<ListenerId, ListenerSpec>();
   /** What was done, in order: `open 1000`, `close 1000`, `addresses 1000 …`. */
   readonly calls: string[] = [];
   /** `address:port` held by other programs; a bare `:port` on every address. */
@@ -18,11 +18,11 @@ export class FakeListenerEngine implements Pick<Engine, 'open' | 'close' | 'setA
   #lastId = 0;
 
   get ports(): readonly number[] {
-    return [...this.open_.values()].map(({ port }) => port).toSorted((a, b) => a - b);
+    return [...this.listeners.values()].map(({ port }) => port).toSorted((a, b) => a - b);
   }
 
   idOf(port: number): ListenerId {
-    const found = [...this.open_].find(([, spec]) => spec.port === port);
+    const found = [...this.listeners].find(([, spec]) => spec.port === port);
     if (found === undefined) throw new Error(`port ${port} is not open`);
     return found[0];
   }
@@ -33,7 +33,7 @@ export class FakeListenerEngine implements Pick<Engine, 'open' | 'close' | 'setA
     this.#check(spec, spec.addresses);
     this.#lastId += 1;
     const id = this.#lastId as ListenerId;
-    this.open_.set(id, spec);
+    this.listeners.set(id, spec);
     return id;
   }
 
@@ -46,17 +46,17 @@ export class FakeListenerEngine implements Pick<Engine, 'open' | 'close' | 'setA
       spec,
       addresses.filter((address) => !spec.addresses.includes(address)),
     );
-    this.open_.set(id, { ...spec, addresses });
+    this.listeners.set(id, { ...spec, addresses });
   }
 
   async close(id: ListenerId): Promise<void> {
     await this.gate();
     this.calls.push(`close ${this.#of(id).port}`);
-    this.open_.delete(id);
+    this.listeners.delete(id);
   }
 
   #of(id: ListenerId): ListenerSpec {
-    const spec = this.open_.get(id);
+    const spec = this.listeners.get(id);
     if (spec === undefined) throw new Error(`listener ${id} is not open`);
     return spec;
   }
@@ -64,14 +64,15 @@ export class FakeListenerEngine implements Pick<Engine, 'open' | 'close' | 'setA
   #check({ port, protocol, family }: ListenerSpec, addresses: readonly string[]): void {
     const errno = this.faults.get(port);
     if (errno !== undefined) throw openFault(port, errno);
-    const isOurs = [...this.open_.values()].some(
+    const isOurs = [...this.listeners.values()].some(
       (other) =>
         other.port === port &&
         other.protocol === protocol &&
         other.family === family &&
         other.addresses.some((address) => addresses.includes(address)),
     );
-    const isHeld = this.held.has(`:${port}`) || addresses.some((address) => this.held.has(`${address}:${port}`));
+    const isHeld =
+      this.held.has(`:${port}`) || addresses.some((address) => this.held.has(`${address}:${port}`));
     if (isOurs || isHeld) throw openFault(port, 'EADDRINUSE');
   }
 }

@@ -102,7 +102,8 @@ export class FakeSessions implements SessionControl {
 
   #at(session: SessionId, state: State): FakeSession {
     const open = this.#sessions.get(session);
-    if (open?.state !== state) throw new Error(`session ${session} is ${open?.state ?? 'gone'}, not ${state}`);
+    if (open?.state !== state)
+      throw new Error(`session ${session} is ${open?.state ?? 'gone'}, not ${state}`);
     return open;
   }
 

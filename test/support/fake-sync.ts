@@ -1,0 +1,193 @@
+/** Stand-ins for everything the proxier drives. One journal shows the order; what nobody foresaw throws. */
+import { type ProxyError } from '../../src/errors.ts';
+import type { Installed } from '../../src/iptables/installer.ts';
+import type { RuleSet, TableName } from '../../src/iptables/rule.ts';
+import type { IpFamily } from '../../src/model/address.ts';
+import type { ListenerBackends } from '../../src/proxy/backend.ts';
+import type { ListenerPort, WantedListener } from '../../src/proxy/listener-set.ts';
+import type { Backends, FamilyRules, Listeners, PortStore } from '../../src/sync/proxier.ts';
+import type { FamilySync, ResyncReason, SyncKind, SyncObserver } from '../../src/sync/sync-observer.ts';
+
+export type Journal = string[];
+
+export class FakeBackends implements Backends {
+  readonly #journal: Journal;
+  readonly byKey = new Map<string, ListenerBackends>();
+
+  constructor(journal: Journal) {
+    this.#journal = journal;
+  }
+
+  setBackends(key: string, backends: ListenerBackends): void {
+    this.byKey.set(key, backends);
+    this.#journal.push(`backends of ${key}: ${backends.endpoints.map((endpoint) => endpoint.key).join()}`);
+  }
+
+  retainBackends(keys: ReadonlySet<string>): void {
+    for (const key of keys) {
+      if (!this.byKey.has(key)) throw new Error(`${key} is retained and was never set`);
+    }
+    for (const key of this.byKey.keys()) if (!keys.has(key)) this.byKey.delete(key);
+    this.#journal.push(`retain backends ${[...keys].join()}`);
+  }
+}
+
+/** Listeners on ports 1000, 1001, …; a listener that was let go drains for ever. */
+export class FakeListeners implements Listeners {
+  readonly #journal: Journal;
+  readonly #open = new Map<string, ListenerPort>();
+  readonly #draining: ListenerPort[] = [];
+  #pending: ListenerPort[] = [];
+  /** Faults of single listeners by key. */
+  readonly faults = new Map<string, ProxyError>();
+  #nextPort = 1000;
+
+  constructor(journal: Journal) {
+    this.#journal = journal;
+  }
+
+  async ensureOpen(
+    wanted: readonly WantedListener[],
+    guard: () => Promise<void>,
+  ): Promise<readonly ProxyError[]> {
+    const missing = wanted.filter(({ key }) => !this.#open.has(key));
+    if (missing.length === 0) return [];
+    const opening = new Map(
+      missing.map(({ key, family, protocol, servicePortName }) => [
+        key,
+        { family, protocol, servicePortName, port: this.#nextPort++ },
+      ]),
+    );
+    this.#pending = [...opening.values()];
+    await guard();
+    this.#pending = [];
+    const faults: ProxyError[] = [];
+    for (const [key, port] of opening) {
+      const fault = this.faults.get(key);
+      if (fault === undefined) {
+        this.#open.set(key, port);
+        this.#journal.push(`open ${key}`);
+      } else {
+        faults.push(fault);
+      }
+    }
+    return faults;
+  }
+
+  retainKeys(family: IpFamily, keys: ReadonlySet<string>): void {
+    for (const [key, port] of this.#open) {
+      if (port.family !== family || keys.has(key)) continue;
+      this.#open.delete(key);
+      this.#draining.push(port);
+      this.#journal.push(`drain ${key}`);
+    }
+  }
+
+  proxyPorts(): ReadonlyMap<string, number> {
+    return new Map([...this.#open].map(([key, { port }]) => [key, port]));
+  }
+
+  guardedPorts(): readonly ListenerPort[] {
+    return [...this.#open.values(), ...this.#pending, ...this.#draining];
+  }
+}
+
+/** Rules of one family that are only noted. */
+export class FakeRules implements FamilyRules {
+  readonly family: IpFamily;
+  readonly #journal: Journal;
+  readonly installed: RuleSet[] = [];
+  /** What the next installs do instead, one each. */
+  readonly faults: (Error | undefined)[] = [];
+  /** What `verify` finds. */
+  isChanged = false;
+  verifyFault: Error | undefined;
+  /** Awaited by every install; a test may hold one up here. */
+  gate: () => Promise<void> = async () => {};
+
+  constructor(family: IpFamily, journal: Journal) {
+    this.family = family;
+    this.#journal = journal;
+  }
+
+  async install(wanted: RuleSet, tables: readonly TableName[] = ['nat', 'filter']): Promise<Installed> {
+    if (wanted.family !== this.family) throw new Error(`rules of ${wanted.family} for ${this.family}`);
+    this.#journal.push(`install ${this.family} ${tables.join('+')}`);
+    await this.gate();
+    const fault = this.faults.shift();
+    if (fault !== undefined) throw fault;
+    this.installed.push(wanted);
+    return { kind: this.installed.length === 1 ? 'full' : 'partial', rulesWritten: { nat: 1, filter: 1 } };
+  }
+
+  async verify(): Promise<boolean> {
+    this.#journal.push(`verify ${this.family}`);
+    if (this.verifyFault !== undefined) throw this.verifyFault;
+    return this.isChanged;
+  }
+
+  /** The REDIRECT rules of the last install, as `comment → port`. */
+  get redirects(): readonly string[] {
+    const chains = this.installed.at(-1)?.nat.chains ?? new Map();
+    return [...chains.values()]
+      .flat()
+      .flatMap(({ comment, target }) => (target.kind === 'redirect' ? [`${comment} → ${target.port}`] : []));
+  }
+}
+
+export class FakePortStore implements PortStore {
+  readonly #journal: Journal;
+  saved: ReadonlyMap<string, number> | undefined;
+  fault: Error | undefined;
+
+  constructor(journal: Journal) {
+    this.#journal = journal;
+  }
+
+  async save(ports: ReadonlyMap<string, number>): Promise<void> {
+    this.#journal.push('save ports');
+    if (this.fault !== undefined) throw this.fault;
+    this.saved = new Map(ports);
+  }
+}
+
+/** Throws when a sync is reported that nobody began. */
+export class FakeObserver implements SyncObserver {
+  readonly #journal: Journal;
+  readonly families: FamilySync[] = [];
+  readonly restoreFailures: string[] = [];
+  readonly resyncs: ResyncReason[] = [];
+  #isUnderWay = false;
+
+  constructor(journal: Journal) {
+    this.#journal = journal;
+  }
+
+  updateQueued(): void {
+    this.#journal.push('update queued');
+  }
+
+  syncStarted(): void {
+    this.#isUnderWay = true;
+    this.#journal.push('sync started');
+  }
+
+  familySynced(sync: FamilySync): void {
+    if (!this.#isUnderWay) throw new Error('a family was synced outside a sync');
+    this.families.push(sync);
+  }
+
+  restoreFailed(family: IpFamily, kind: SyncKind): void {
+    this.restoreFailures.push(`${family} ${kind}`);
+  }
+
+  resynced(reason: ResyncReason): void {
+    this.resyncs.push(reason);
+  }
+
+  syncSucceeded(): void {
+    if (!this.#isUnderWay) throw new Error('a sync succeeded that was not begun');
+    this.#isUnderWay = false;
+    this.#journal.push('sync succeeded');
+  }
+}

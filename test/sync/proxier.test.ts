@@ -1,0 +1,469 @@
+/** The algorithm, make-before-break: the order of its steps, and what a fault of one leaves of the others. */
+import { describe, expect, test } from 'vitest';
+import { ProxyError, isProxyError } from '../../src/errors.ts';
+import { Iptables } from '../../src/iptables/iptables.ts';
+import { RuleInstaller } from '../../src/iptables/installer.ts';
+import type { Snapshot } from '../../src/model/snapshot.ts';
+import { type FamilyRules, Proxier } from '../../src/sync/proxier.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+import { KernelExec } from '../support/fake-exec.ts';
+import {
+  FakeBackends,
+  FakeListeners,
+  FakeObserver,
+  FakePortStore,
+  FakeRules,
+  type Journal,
+} from '../support/fake-sync.ts';
+import { RecordingLogger } from '../support/recording-logger.ts';
+import {
+  addresses,
+  makeEndpoint,
+  makeEndpoints,
+  makeServicePort,
+  makeSnapshot,
+} from '../support/snapshots.ts';
+
+const WEB = 'default/web/TCP/IPv4/cluster';
+const API = 'default/api/TCP/IPv4/cluster';
+const WEB6 = 'default/web/TCP/IPv6/cluster';
+
+const web = makeServicePort({ name: 'web' });
+const api = makeServicePort({ name: 'api' }, { clusterIPs: addresses('10.96.0.11') });
+const dualWeb = makeServicePort({ name: 'web' }, { clusterIPs: addresses('10.96.0.10', 'fd00::10') });
+const NOTHING = makeSnapshot();
+const ONLY_WEB = makeSnapshot([web, makeEndpoints(1, 2)]);
+const ONLY_API = makeSnapshot([api, makeEndpoints(3)]);
+const BOTH = makeSnapshot([web, makeEndpoints(1, 2)], [api, makeEndpoints(3)]);
+const DUAL = makeSnapshot([dualWeb, [...makeEndpoints(1), makeEndpoint('fd00:1::1', 80)]]);
+
+class Fixture<Rules extends FamilyRules = FakeRules> {
+  readonly journal: Journal;
+  readonly logger = new RecordingLogger();
+  readonly backends: FakeBackends;
+  readonly listeners: FakeListeners;
+  readonly portStore: FakePortStore;
+  readonly observer: FakeObserver;
+  readonly rules: readonly Rules[];
+  readonly proxier: Proxier;
+
+  constructor(rules: readonly Rules[], journal: Journal = []) {
+    this.journal = journal;
+    this.rules = rules;
+    this.backends = new FakeBackends(journal);
+    this.listeners = new FakeListeners(journal);
+    this.portStore = new FakePortStore(journal);
+    this.observer = new FakeObserver(journal);
+    this.proxier = new Proxier({
+      clock: new FakeClock(),
+      logger: this.logger,
+      backends: this.backends,
+      listeners: this.listeners,
+      rules,
+      portStore: this.portStore,
+      observer: this.observer,
+      nodeAddresses: () => ({
+        all: ['127.0.0.1', '192.168.77.2'],
+        redirect: { IPv4: ['192.168.77.2'], IPv6: [] },
+      }),
+    });
+  }
+
+  /** The journal entries since the last call. */
+  news(): readonly string[] {
+    return this.journal.splice(0);
+  }
+
+  async apply(snapshot: Snapshot): Promise<void> {
+    this.proxier.update(snapshot, []);
+    await this.proxier.sync({ isPeriodic: false });
+  }
+
+  async failure(isPeriodic = false): Promise<unknown> {
+    try {
+      await this.proxier.sync({ isPeriodic });
+    } catch (error) {
+      return error;
+    }
+    throw new Error('the sync did not fail');
+  }
+}
+
+function makeFixture(...families: readonly ('IPv4' | 'IPv6')[]): Fixture {
+  const journal: Journal = [];
+  return new Fixture(
+    (families.length === 0 ? (['IPv4'] as const) : families).map((family) => new FakeRules(family, journal)),
+    journal,
+  );
+}
+
+function rulesOf(fixture: Fixture, index = 0): FakeRules {
+  const rules = fixture.rules[index];
+  if (rules === undefined) throw new Error(`no rules ${index}`);
+  return rules;
+}
+
+const restoreFault = new ProxyError('ERR_IPTABLES_RESTORE', 'iptables-restore: line 7 failed');
+
+describe('before the sources have told everything', () => {
+  test('a sync does nothing at all', async () => {
+    const fixture = makeFixture();
+
+    await fixture.proxier.sync({ isPeriodic: true });
+    fixture.proxier.nodeChanged();
+
+    expect(fixture.news()).toEqual([]);
+  });
+});
+
+describe('the order of its steps', () => {
+  test('endpoints reach the balancers with the update, before any sync', () => {
+    const fixture = makeFixture();
+
+    fixture.proxier.update(ONLY_WEB, []);
+
+    expect(fixture.news()).toEqual([`backends of ${WEB}: 10.0.0.1:80,10.0.0.2:80`, 'update queued']);
+  });
+
+  test('guard, open, rules, and only then the old listeners, the old backends and the ports', async () => {
+    const fixture = makeFixture();
+    await fixture.apply(ONLY_WEB);
+    fixture.news();
+
+    await fixture.apply(ONLY_API);
+
+    expect(fixture.news()).toEqual([
+      `backends of ${API}: 10.0.0.3:80`,
+      'update queued',
+      'sync started',
+      'install IPv4 filter',
+      `open ${API}`,
+      'install IPv4 nat+filter',
+      `drain ${WEB}`,
+      `retain backends ${API}`,
+      'save ports',
+      'sync succeeded',
+    ]);
+    expect(fixture.portStore.saved).toEqual(new Map([[API, 1001]]));
+  });
+
+  test('the guard knows the new port and changes no rule that is in use', async () => {
+    const fixture = makeFixture();
+    await fixture.apply(ONLY_WEB);
+    await fixture.apply(ONLY_API);
+
+    const [first, , guard, last] = rulesOf(fixture).installed;
+    const guardText = JSON.stringify([...(guard?.filter.chains ?? [])]);
+    expect(guardText).toContain('"destinationPort":1001');
+    expect(guardText).toContain('"destinationPort":1000');
+    // What a guard says of portals is what was installed before it.
+    expect(guardText).toContain('10.96.0.10/32');
+    expect(guardText).not.toContain('10.96.0.11/32');
+    expect(JSON.stringify([...(first?.filter.chains ?? [])])).toContain('"destinationPort":1000');
+    expect(JSON.stringify([...(last?.filter.chains ?? [])])).toContain('10.96.0.11/32');
+    expect(rulesOf(fixture).redirects).toEqual(['default/api → 1001']);
+  });
+
+  test('what is already open needs no guard', async () => {
+    const fixture = makeFixture();
+    await fixture.apply(ONLY_WEB);
+    fixture.news();
+
+    await fixture.proxier.sync({ isPeriodic: false });
+
+    expect(fixture.news()).toEqual([
+      'sync started',
+      'install IPv4 nat+filter',
+      `retain backends ${WEB}`,
+      'save ports',
+      'sync succeeded',
+    ]);
+  });
+
+  test('each family is a pass of its own', async () => {
+    const fixture = makeFixture('IPv4', 'IPv6');
+
+    await fixture.apply(DUAL);
+
+    expect(fixture.news().filter((line) => /open|install/.test(line))).toEqual([
+      'install IPv4 filter',
+      `open ${WEB}`,
+      'install IPv4 nat+filter',
+      'install IPv6 filter',
+      `open ${WEB6}`,
+      'install IPv6 nat+filter',
+    ]);
+    expect(fixture.observer.families.map(({ family }) => family)).toEqual(['IPv4', 'IPv6']);
+  });
+
+  test('rules are looked at by periodic syncs only, and a foreign change is told and counted', async () => {
+    const fixture = makeFixture();
+    await fixture.apply(ONLY_WEB);
+    expect(fixture.news().filter((line) => line.startsWith('verify'))).toEqual([]);
+    rulesOf(fixture).isChanged = true;
+
+    await fixture.proxier.sync({ isPeriodic: true });
+
+    expect(fixture.news().slice(0, 3)).toEqual(['sync started', 'verify IPv4', 'install IPv4 nat+filter']);
+    expect(fixture.observer.resyncs).toEqual(['foreign_change']);
+    expect(fixture.logger.at('warn').map(({ fields }) => fields)).toEqual([{ family: 'IPv4' }]);
+  });
+});
+
+describe('an endpoint change', () => {
+  /** The real installer on tables in memory. */
+  function makeKernelFixture(): { readonly fixture: Fixture<RuleInstaller>; readonly kernel: KernelExec } {
+    const kernel = new KernelExec();
+    return { fixture: new Fixture([new RuleInstaller(new Iptables('IPv4', kernel.exec))]), kernel };
+  }
+
+  test('runs no program and writes no rule, and tells so', async () => {
+    const { fixture, kernel } = makeKernelFixture();
+    await fixture.apply(ONLY_WEB);
+    const calls = kernel.calls.length;
+
+    await fixture.apply(makeSnapshot([web, makeEndpoints(2, 3, 4)]));
+
+    expect(kernel.calls.length).toBe(calls);
+    expect(fixture.observer.families.at(-1)).toMatchObject({
+      kind: 'endpoints',
+      rulesWritten: { nat: 0, filter: 0 },
+    });
+  });
+
+  test.each([
+    { name: 'that empties a set', before: [1, 2], after: [] },
+    { name: 'that fills an empty set', before: [], after: [1] },
+  ])('$name does write rules', async ({ before, after }) => {
+    const { fixture, kernel } = makeKernelFixture();
+    await fixture.apply(makeSnapshot([web, makeEndpoints(...before)]));
+    const restores = kernel.restores.length;
+
+    await fixture.apply(makeSnapshot([web, makeEndpoints(...after)]));
+
+    expect(kernel.restores.length).toBe(restores + 1);
+    expect(fixture.observer.families.at(-1)?.kind).toBe('partial');
+  });
+
+  test('the first sync writes everything, a second one without a change nothing', async () => {
+    const { fixture, kernel } = makeKernelFixture();
+    await fixture.apply(ONLY_WEB);
+    expect(fixture.observer.families.map(({ kind }) => kind)).toEqual(['full']);
+    const restores = kernel.restores.length;
+
+    await fixture.apply(ONLY_WEB);
+
+    expect(kernel.restores.length).toBe(restores);
+    expect(fixture.observer.families.map(({ kind }) => kind)).toEqual(['full', 'endpoints']);
+  });
+
+  test('a restore that fails is made good in full by the next sync', async () => {
+    const { fixture, kernel } = makeKernelFixture();
+    await fixture.apply(ONLY_WEB);
+    kernel.restoreFault = { exitCode: 1, stdout: '', stderr: 'iptables-restore: line 3 failed' };
+    fixture.proxier.update(BOTH, []);
+    expect(isProxyError(await fixture.failure(), 'ERR_IPTABLES_RESTORE')).toBe(true);
+    kernel.restoreFault = undefined;
+
+    await fixture.proxier.sync({ isPeriodic: false });
+
+    expect(kernel.tables.IPv4.save('nat')).toContain('10.96.0.11/32');
+    expect(fixture.observer.families.at(-1)?.kind).toBe('full');
+  });
+});
+
+describe('faults', () => {
+  test('a guard that fails opens nothing and lets nothing go; the next sync completes', async () => {
+    const fixture = makeFixture();
+    await fixture.apply(ONLY_WEB);
+    rulesOf(fixture).faults.push(restoreFault);
+    fixture.proxier.update(ONLY_API, []);
+    fixture.news();
+
+    expect(await fixture.failure()).toBe(restoreFault);
+    expect(fixture.listeners.proxyPorts()).toEqual(new Map([[WEB, 1000]]));
+    expect(fixture.news()).not.toContain('sync succeeded');
+    await fixture.proxier.sync({ isPeriodic: false });
+
+    expect([...fixture.listeners.proxyPorts().keys()]).toEqual([API]);
+    expect(fixture.news().at(-1)).toBe('sync succeeded');
+  });
+
+  test('rules that fail leave the old listeners where they are; the next sync completes', async () => {
+    const fixture = makeFixture();
+    await fixture.apply(ONLY_WEB);
+    rulesOf(fixture).faults.push(undefined, restoreFault);
+    fixture.proxier.update(ONLY_API, []);
+
+    await fixture.failure();
+    expect([...fixture.listeners.proxyPorts().keys()]).toEqual([WEB, API]);
+    expect(rulesOf(fixture).redirects).not.toContain('default/api → 1001');
+    await fixture.proxier.sync({ isPeriodic: false });
+
+    expect([...fixture.listeners.proxyPorts().keys()]).toEqual([API]);
+    expect(rulesOf(fixture).redirects).toEqual(['default/api → 1001']);
+  });
+
+  test.each([
+    { failing: 'IPv4', index: 0, other: WEB6 },
+    { failing: 'IPv6', index: 1, other: WEB },
+  ])('a fault of $failing does not hold up the other family', async ({ index, other }) => {
+    const fixture = makeFixture('IPv4', 'IPv6');
+    rulesOf(fixture, index).faults.push(restoreFault);
+    fixture.proxier.update(DUAL, []);
+
+    expect(await fixture.failure()).toBe(restoreFault);
+
+    expect([...fixture.listeners.proxyPorts().keys()]).toEqual([other]);
+    expect(rulesOf(fixture, 1 - index).redirects).toHaveLength(1);
+    expect(fixture.observer.families).toHaveLength(1);
+  });
+
+  test('rules that cannot be read fail their family, and only that', async () => {
+    const fixture = makeFixture('IPv4', 'IPv6');
+    await fixture.apply(DUAL);
+    rulesOf(fixture).verifyFault = new ProxyError('ERR_IPTABLES_UNAVAILABLE', 'iptables-save: exit code 1');
+    fixture.news();
+
+    expect(isProxyError(await fixture.failure(true), 'ERR_IPTABLES_UNAVAILABLE')).toBe(true);
+
+    expect(fixture.news().filter((line) => line.startsWith('install'))).toEqual(['install IPv6 nat+filter']);
+  });
+
+  test('several faults become one, with the first as its cause', async () => {
+    const fixture = makeFixture('IPv4', 'IPv6');
+    for (const index of [0, 1]) rulesOf(fixture, index).faults.push(restoreFault);
+    fixture.proxier.update(DUAL, []);
+
+    expect(await fixture.failure()).toMatchObject({ code: 'ERR_SYNC_FAILED', cause: restoreFault });
+  });
+
+  test('a listener that cannot open fails the sync after everything else was programmed', async () => {
+    const fixture = makeFixture();
+    const fault = new ProxyError('ERR_LISTENER_OPEN', 'cannot listen on TCP port 1000');
+    fixture.listeners.faults.set(WEB, fault);
+    fixture.proxier.update(BOTH, []);
+
+    expect(await fixture.failure()).toBe(fault);
+
+    expect(rulesOf(fixture).redirects).toEqual(['default/api → 1000']);
+    expect(fixture.observer.families).toHaveLength(1);
+    expect(fixture.portStore.saved).toEqual(new Map([[API, 1000]]));
+    expect(fixture.journal).not.toContain('sync succeeded');
+  });
+
+  test.each([
+    {
+      name: 'a failed restore',
+      fault: restoreFault,
+      first: ['IPv4 full'],
+      later: ['IPv4 full', 'IPv4 partial'],
+    },
+    {
+      name: 'a lock that was held',
+      fault: new ProxyError('ERR_IPTABLES_LOCKED', 'another app is holding the xtables lock'),
+      first: ['IPv4 full'],
+      later: ['IPv4 full', 'IPv4 partial'],
+    },
+    { name: 'any other fault', fault: new Error('surprise'), first: [], later: [] },
+  ])('$name is told to the observer as what it is', async ({ fault, first, later }) => {
+    const fixture = makeFixture();
+    fixture.proxier.update(ONLY_WEB, []);
+    rulesOf(fixture).faults.push(fault);
+    await fixture.failure();
+    expect(fixture.observer.restoreFailures).toEqual(first);
+
+    await fixture.proxier.sync({ isPeriodic: false });
+    rulesOf(fixture).faults.push(fault);
+    await fixture.failure();
+
+    expect(fixture.observer.restoreFailures).toEqual(later);
+  });
+});
+
+describe('an update during a sync', () => {
+  test('is not lost: neither what it adds nor what it removes is touched before its own sync', async () => {
+    const fixture = makeFixture();
+    await fixture.apply(ONLY_WEB);
+    const gate = Promise.withResolvers<void>();
+    rulesOf(fixture).gate = async () => gate.promise;
+    const syncing = fixture.proxier.sync({ isPeriodic: false });
+
+    fixture.proxier.update(ONLY_API, []);
+    gate.resolve();
+    await syncing;
+
+    expect([...fixture.backends.byKey.keys()]).toEqual([WEB, API]);
+    expect([...fixture.listeners.proxyPorts().keys()]).toEqual([WEB]);
+    expect(rulesOf(fixture).redirects).toEqual(['default/web → 1000']);
+    await fixture.proxier.sync({ isPeriodic: false });
+    expect([...fixture.listeners.proxyPorts().keys()]).toEqual([API]);
+    expect([...fixture.backends.byKey.keys()]).toEqual([API]);
+    expect(rulesOf(fixture).redirects).toEqual(['default/api → 1001']);
+  });
+
+  test('that brings back what the sync is about to drop keeps it', async () => {
+    const fixture = makeFixture();
+    await fixture.apply(ONLY_WEB);
+    fixture.proxier.update(NOTHING, []);
+    const gate = Promise.withResolvers<void>();
+    rulesOf(fixture).gate = async () => gate.promise;
+    const syncing = fixture.proxier.sync({ isPeriodic: false });
+
+    fixture.proxier.update(ONLY_WEB, []);
+    gate.resolve();
+    await syncing;
+
+    expect([...fixture.listeners.proxyPorts().keys()]).toEqual([WEB]);
+    expect([...fixture.backends.byKey.keys()]).toEqual([WEB]);
+  });
+});
+
+describe('what it says', () => {
+  test('a port store that fails is told once, and again only after it had worked', async () => {
+    const fixture = makeFixture();
+    fixture.portStore.fault = new Error('read-only file system');
+    await fixture.apply(ONLY_WEB);
+    await fixture.apply(ONLY_WEB);
+    expect(fixture.logger.at('warn').map(({ fields }) => fields)).toEqual([
+      { error: 'read-only file system' },
+    ]);
+
+    fixture.portStore.fault = undefined;
+    await fixture.apply(ONLY_WEB);
+    fixture.portStore.fault = new Error('no space left');
+    await fixture.apply(ONLY_WEB);
+
+    expect(fixture.logger.at('warn')).toHaveLength(2);
+    expect(fixture.journal.at(-1)).toBe('sync succeeded');
+  });
+
+  test('problems of files, objects and the whole are told once each, and the rest is served', async () => {
+    const fixture = makeFixture();
+    const conflicting = makeServicePort({ name: 'web2' }, { createdAt: 1 });
+    const snapshot: Snapshot = {
+      ...makeSnapshot([web, makeEndpoints(1)], [conflicting, makeEndpoints(2)]),
+      problems: [
+        { code: 'ERR_SERVICE_INVALID', object: 'Service default/bad', field: 'spec', message: 'is wrong' },
+      ],
+    };
+    const ofFile = {
+      code: 'ERR_MANIFEST_SYNTAX',
+      object: 'a.yaml',
+      field: '',
+      message: 'is no YAML',
+    } as const;
+
+    fixture.proxier.update(snapshot, [ofFile]);
+    fixture.proxier.nodeChanged();
+    await fixture.proxier.sync({ isPeriodic: false });
+
+    expect(fixture.logger.withMessage('Invalid object').map(({ fields }) => fields['code'])).toEqual([
+      'ERR_MANIFEST_SYNTAX',
+      'ERR_SERVICE_INVALID',
+      'ERR_SERVICE_CONFLICT',
+    ]);
+    expect(fixture.proxier.sourceProblemCount).toBe(1);
+    expect(rulesOf(fixture).redirects).toEqual(['default/web → 1000']);
+  });
+});
