@@ -1,13 +1,11 @@
 /** `--cleanup`: takes what is ours out of both families and the state directory. Idempotent. */
 import type { Config } from './cli/config.ts';
-import { errorText } from './errors.ts';
+import { kernelFamilies } from './composition.ts';
 import { exec } from './host/exec.ts';
-import { hasIPv6 } from './host/kernel.ts';
 import { PortMemory } from './host/port-memory.ts';
 import { removeRules } from './iptables/cleanup.ts';
 import { Iptables } from './iptables/iptables.ts';
 import type { Logger } from './log.ts';
-import { IP_FAMILIES } from './model/address.ts';
 
 /** The exit code: 1 when anything of it failed; the rest is done all the same. */
 export async function cleanUp(config: Config, logger: Logger): Promise<0 | 1> {
@@ -17,11 +15,10 @@ export async function cleanUp(config: Config, logger: Logger): Promise<0 | 1> {
       logger.info({ ...what, result: await action() }, 'Cleaned up');
     } catch (error) {
       exitCode = 1;
-      logger.error({ ...what, error: errorText(error) }, 'Clean-up failed');
+      logger.error({ ...what, error }, 'Clean-up failed');
     }
   };
-  for (const family of IP_FAMILIES) {
-    if (family === 'IPv6' && !hasIPv6()) continue;
+  for (const family of kernelFamilies()) {
     await step({ family }, async () =>
       (await removeRules(new Iptables(family, exec))) ? 'rules removed' : 'there were no rules of ours',
     );

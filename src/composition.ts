@@ -5,27 +5,26 @@
 import type { Config } from './cli/config.ts';
 import { kubeProxyConfigurationFromConfig } from './cli/configz.ts';
 import type { Clock } from './clock.ts';
-import { type ListenerId } from './engine/engine.ts';
 import { NodeEngine } from './engine/node/node-engine.ts';
-import { type Problem, ProxyError, errorText } from './errors.ts';
+import type { Problem } from './errors.ts';
 import { NodeHealth } from './health/node-health.ts';
 import { AddressMonitor } from './host/address-monitor.ts';
 import { exec, execLines } from './host/exec.ts';
 import { hasIPv6, localPortRange } from './host/kernel.ts';
 import { PortMemory } from './host/port-memory.ts';
 import { RuleInstaller } from './iptables/installer.ts';
-import { Iptables } from './iptables/iptables.ts';
+import { usableIptables } from './iptables/usable-iptables.ts';
 import type { Logger } from './log.ts';
-import { IP_FAMILIES, hostPortText } from './model/address.ts';
-import { type SourceObjects, snapshotFromObjects } from './model/snapshot.ts';
+import { IP_FAMILIES, type IpFamily, hostPortText } from './model/address.ts';
+import { SnapshotBuilder, type SourceObjects } from './model/snapshot.ts';
 import { HttpServers } from './observe/http-servers.ts';
-import { type Metrics, createMetrics } from './observe/metrics.ts';
+import { type Inventory, type Metrics, createMetrics } from './observe/metrics.ts';
 import { Forwarder } from './proxy/forwarder.ts';
 import { ListenerSet } from './proxy/listener-set.ts';
 import { type PortRange, ProxyPorts } from './proxy/proxy-ports.ts';
 import { ManifestsSource } from './sources/manifests/manifests-source.ts';
 import { Proxier } from './sync/proxier.ts';
-import { Runner } from './sync/runner.ts';
+import { Runner, type RunnerOptions } from './sync/runner.ts';
 import type { SyncObserver } from './sync/sync-observer.ts';
 import { UncapturableInterfaces } from './sync/uncapturable-interfaces.ts';
 
@@ -54,26 +53,9 @@ export function excludedPorts(): readonly PortRange[] {
   return [localPortRange(), NODE_PORTS];
 }
 
-/**
- * The iptables of each family this node can capture. A family whose iptables does not work is left out with a
- * warning. Rejects with `ERR_IPTABLES_UNAVAILABLE` when none works.
- */
-export async function usableIptables(logger: Logger): Promise<readonly Iptables[]> {
-  const usable: Iptables[] = [];
-  let lastFault: unknown;
-  for (const family of IP_FAMILIES) {
-    if (family === 'IPv6' && !hasIPv6()) continue;
-    const iptables = new Iptables(family, exec);
-    try {
-      await iptables.read('nat');
-      usable.push(iptables);
-    } catch (error) {
-      lastFault = error;
-      logger.warn({ family, error: errorText(error) }, 'No Service traffic of this family is captured');
-    }
-  }
-  if (usable.length > 0) return usable;
-  throw new ProxyError('ERR_IPTABLES_UNAVAILABLE', 'iptables works for neither family', { cause: lastFault });
+/** The families that the kernel knows. */
+export function kernelFamilies(): readonly IpFamily[] {
+  return IP_FAMILIES.filter((family) => family === 'IPv4' || hasIPv6());
 }
 
 /** Remembered ports, or none with a warning: the proxy works without. */
@@ -84,7 +66,7 @@ export async function rememberedPorts(
   try {
     return await memory.load();
   } catch (error) {
-    logger.warn({ error: errorText(error) }, 'Proxy ports of the last run are lost, taking new ones');
+    logger.warn({ error }, 'Proxy ports of the last run are lost, taking new ones');
     return new Map();
   }
 }
@@ -92,110 +74,52 @@ export async function rememberedPorts(
 /** Rejects when the node cannot run a proxy at all: no iptables, no readable addresses, no ports. */
 export async function createProxy(config: Config, deps: ProxyDeps): Promise<UserspaceProxy> {
   const { clock, logger } = deps;
-  const iptables = await usableIptables(logger);
+  const iptables = await usableIptables(kernelFamilies(), { exec, logger });
   const families = iptables.map(({ family }) => family);
-  const portMemory = new PortMemory(config.stateDir);
-  const ports = new ProxyPorts({
-    range: config.proxyPortRange,
-    excluded: excludedPorts(),
-    random: Math.random,
-    remembered: await rememberedPorts(portMemory, logger),
-  });
-
-  const health = new NodeHealth({ clock }, { timeoutMs: 2 * config.syncPeriodMs });
-  health.setFamilies(families);
-
-  const forwarder = new Forwarder(
-    { clock, logger, onListenerFault: (id, errno) => listenerFailed(id, errno) },
-    {
-      dialTimeoutsMs: config.dialTimeoutsMs,
-      balancer: { affinityCapacity: config.affinityTableSize, random: Math.random },
-    },
-  );
-  const engine = new NodeEngine(
-    { clock, policy: forwarder },
-    {
-      halfCloseTimeoutMs: config.halfCloseTimeoutMs,
-      udpUnrepliedTimeoutMs: config.udpUnrepliedTimeoutMs,
-      udpRepliedTimeoutMs: config.udpRepliedTimeoutMs,
-      maxUdpSessions: config.maxUdpSessions,
-    },
-  );
-  forwarder.attach(engine);
-  const listeners = new ListenerSet(
-    { engine, binding: forwarder, ports, clock, logger, onChange: () => runner.request() },
-    { gracePeriodMs: config.listenerGracePeriodMs },
-  );
-  const listenerFailed = (id: ListenerId, errno: string): void => {
-    listeners.listenerFailed(id, errno);
-    runner.request();
-  };
-
+  const portStore = new PortMemory(config.stateDir);
+  const remembered = await rememberedPorts(portStore, logger);
+  const requestSync = (): void => runner.request();
+  const dataPath = createDataPath(config, deps, { remembered, requestSync });
   const addresses = new AddressMonitor({
     exec,
     execLines,
     logger,
     onChange: () => {
       proxier.nodeChanged();
-      runner.request();
+      requestSync();
     },
   });
   const uncapturable = new UncapturableInterfaces(logger);
-  const metrics = createMetrics({
-    clock,
-    version: deps.version,
-    statistics: () => forwarder.statistics(),
-    engineTotals: () => engine.totals(),
-    inventory: () => ({
-      listeners: listeners.openCount,
-      proxyPorts: ports.takenCount,
-      draining: listeners.drainingCount,
-      problemsByCode: proxier.problems.countByCode(),
-      manifestErrors: proxier.sourceProblemCount,
-      unusableInterfaces: uncapturable.count,
-    }),
+  const inventory = (): Inventory => ({
+    listeners: dataPath.listeners.openCount,
+    listenersMissing: Math.max(0, proxier.desired.listeners.size - dataPath.listeners.openCount),
+    proxyPorts: dataPath.ports.takenCount,
+    draining: dataPath.listeners.drainingCount,
+    problemsByCode: proxier.problems.countByCode(),
+    manifestErrors: proxier.sourceProblemCount,
+    unusableInterfaces: uncapturable.count,
   });
-  metrics.setFamilies(families);
+  const { metrics, health, servers } = createObservation(config, deps, { dataPath, families, inventory });
   const proxier = new Proxier({
     clock,
     logger,
-    backends: forwarder,
-    listeners,
+    backends: dataPath.forwarder,
+    listeners: dataPath.listeners,
     rules: iptables.map((one) => new RuleInstaller(one)),
-    portStore: portMemory,
+    portStore,
     observer: bothOf(metrics, health),
     nodeAddresses: () => addresses.current,
   });
-  const runner = new Runner(
-    {
-      clock,
-      logger,
-      task: async (run) => {
-        if (run.isPeriodic) await addresses.refresh();
-        uncapturable.update(addresses.current.withoutAddress, proxier.desired);
-        await proxier.sync(run);
-      },
-    },
-    {
-      minIntervalMs: config.minSyncPeriodMs,
-      periodMs: config.syncPeriodMs,
-      retryMs: SYNC_RETRY_MS,
-      maxRetryMs: Math.max(SYNC_RETRY_MS, config.syncPeriodMs),
-    },
-  );
+  const task = async (run: { readonly isPeriodic: boolean }): Promise<void> => {
+    if (run.isPeriodic) await addresses.refresh();
+    uncapturable.update(addresses.current.withoutAddress, proxier.desired);
+    await proxier.sync(run);
+  };
+  const runner = new Runner({ clock, logger, task }, runnerOptions(config));
   const source = new ManifestsSource(
-    { clock, logger, onChange: changeHandler({ metrics, proxier, runner }) },
+    { clock, logger, onChange: changeHandler({ metrics, proxier, requestSync }) },
     { paths: config.manifests },
   );
-  const servers = new HttpServers(
-    { log: logger, health, metrics, configz: kubeProxyConfigurationFromConfig(config) },
-    {
-      healthzBindAddress: bindText(config.healthzBindAddress),
-      metricsBindAddress: bindText(config.metricsBindAddress),
-      bindAddressHardFail: config.bindAddressHardFail,
-    },
-  );
-
   return {
     async start() {
       await servers.start();
@@ -207,10 +131,86 @@ export async function createProxy(config: Config, deps: ProxyDeps): Promise<User
       await source.close();
       await addresses.close();
       await runner.close();
-      listeners.close();
-      await engine.shutdown();
+      dataPath.listeners.close();
+      await dataPath.engine.shutdown();
       await servers.close();
     },
+  };
+}
+
+interface DataPath {
+  readonly forwarder: Forwarder;
+  readonly engine: NodeEngine;
+  readonly listeners: ListenerSet;
+  readonly ports: ProxyPorts;
+}
+
+function createDataPath(
+  config: Config,
+  { clock, logger }: ProxyDeps,
+  wiring: { readonly remembered: ReadonlyMap<string, number>; readonly requestSync: () => void },
+): DataPath {
+  const balancer = { affinityCapacity: config.affinityTableSize, random: Math.random };
+  const forwarder = new Forwarder({ clock, logger }, { dialTimeoutsMs: config.dialTimeoutsMs, balancer });
+  const engine = new NodeEngine(
+    { clock, policy: forwarder },
+    {
+      halfCloseTimeoutMs: config.halfCloseTimeoutMs,
+      udpUnrepliedTimeoutMs: config.udpUnrepliedTimeoutMs,
+      udpRepliedTimeoutMs: config.udpRepliedTimeoutMs,
+      maxUdpSessions: config.maxUdpSessions,
+    },
+  );
+  forwarder.attach(engine);
+  const ports = new ProxyPorts({
+    range: config.proxyPortRange,
+    excluded: excludedPorts(),
+    random: Math.random,
+    remembered: wiring.remembered,
+  });
+  const listeners = new ListenerSet(
+    { engine, binding: forwarder, ports, clock, logger, onChange: wiring.requestSync },
+    { gracePeriodMs: config.listenerGracePeriodMs },
+  );
+  return { forwarder, engine, listeners, ports };
+}
+
+function createObservation(
+  config: Config,
+  { clock, logger, version }: ProxyDeps,
+  read: {
+    readonly dataPath: DataPath;
+    readonly families: readonly IpFamily[];
+    readonly inventory: () => Inventory;
+  },
+): { readonly metrics: Metrics; readonly health: NodeHealth; readonly servers: HttpServers } {
+  const health = new NodeHealth({ clock }, { timeoutMs: 2 * config.syncPeriodMs });
+  health.setFamilies(read.families);
+  const metrics = createMetrics({
+    clock,
+    version,
+    statistics: () => read.dataPath.forwarder.statistics(),
+    engineTotals: () => read.dataPath.engine.totals(),
+    inventory: read.inventory,
+  });
+  metrics.setFamilies(read.families);
+  const servers = new HttpServers(
+    { log: logger, health, metrics, configz: kubeProxyConfigurationFromConfig(config) },
+    {
+      healthzBindAddress: bindText(config.healthzBindAddress),
+      metricsBindAddress: bindText(config.metricsBindAddress),
+      bindAddressHardFail: config.bindAddressHardFail,
+    },
+  );
+  return { metrics, health, servers };
+}
+
+function runnerOptions(config: Config): RunnerOptions {
+  return {
+    minIntervalMs: config.minSyncPeriodMs,
+    periodMs: config.syncPeriodMs,
+    retryMs: SYNC_RETRY_MS,
+    maxRetryMs: Math.max(SYNC_RETRY_MS, config.syncPeriodMs),
   };
 }
 
@@ -218,20 +218,26 @@ export async function createProxy(config: Config, deps: ProxyDeps): Promise<User
 function changeHandler(deps: {
   readonly metrics: Metrics;
   readonly proxier: Proxier;
-  readonly runner: Runner;
-}): (objects: SourceObjects, problems: readonly Problem[]) => void {
+  readonly requestSync: () => void;
+}): (objects: SourceObjects | undefined, problems: readonly Problem[]) => void {
+  const builder = new SnapshotBuilder();
   let before: SourceObjects = { services: [], endpointSlices: [] };
   return (objects, problems) => {
+    if (objects === undefined) {
+      deps.proxier.reportSourceProblems(problems);
+      return;
+    }
     deps.metrics.servicesChanged(changedCount(before.services, objects.services));
     deps.metrics.endpointSlicesChanged(changedCount(before.endpointSlices, objects.endpointSlices));
     before = objects;
-    deps.proxier.update(snapshotFromObjects(objects), problems);
-    deps.runner.request();
+    deps.proxier.update(builder.build(objects), problems);
+    deps.requestSync();
   };
 }
 
 /** Added, changed and deleted objects; an object that is there in two versions is one change. */
 function changedCount(before: readonly NamedObject[], after: readonly NamedObject[]): number {
+  if (before === after) return 0;
   const added = new Set(after).difference(new Set(before));
   const removed = new Set(before).difference(new Set(after));
   const names = [...added, ...removed].map(({ metadata }) => `${metadata?.namespace}/${metadata?.name}`);

@@ -9,12 +9,15 @@ import { type CommandLine, type Config, configFromArgs } from './cli/config.ts';
 import { renderHelp } from './cli/help.ts';
 import { systemClock } from './clock.ts';
 import { cleanUp } from './cleanup.ts';
-import { createProxy } from './composition.ts';
+import { type UserspaceProxy, createProxy } from './composition.ts';
 import { errorText } from './errors.ts';
 import type { Logger } from './log.ts';
 import { createLogger } from './observe/log.ts';
 import { printRules } from './print-rules.ts';
 
+const STOP_SIGNALS = ['SIGTERM', 'SIGINT'] as const;
+/** After the drain, for a sync under way to end; then the process goes all the same. */
+const CLOSE_TIMEOUT_MS = 8000;
 /** npm forwards a Ctrl-C that the terminal has already delivered: two within this time are one. */
 const SAME_SIGNAL_MS = 1000;
 
@@ -54,7 +57,8 @@ async function main(args: readonly string[]): Promise<number> {
         process.stdout.write(await printRules(config, logger));
         return 0;
       case 'run':
-        return await run(config, logger);
+        // Lines of the log that nobody reads must not keep the process.
+        process.exit(await run(config, logger));
     }
   } catch (error) {
     logger.error({ error }, 'Exiting');
@@ -62,37 +66,56 @@ async function main(args: readonly string[]): Promise<number> {
   }
 }
 
-/** Runs until a signal, then drains. A second signal ends the drain. */
+/** Runs until a signal, then drains. A second signal ends the drain; a third one, as any after it, kills. */
 async function run(config: Config, logger: Logger): Promise<number> {
   const stop = new AbortController();
   const endDrain = new AbortController();
   const onSignal = signalHandler(logger, { stop, endDrain });
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, onSignal);
+  for (const signal of STOP_SIGNALS) process.on(signal, onSignal);
   logger.info({ version: version(), node: process.version }, 'Starting');
   logger.info(
     {},
     'NetworkPolicy sees this node as the peer of everything a userspace proxy carries: ingress policies of the backends ' +
       'and egress policies of the clients do not apply as their authors meant',
   );
-  const proxy = await createProxy(config, { clock: systemClock, logger, version: version() });
+  const creating = createProxy(config, { clock: systemClock, logger, version: version() });
+  // Asked to stop while the first call of iptables hangs: nothing is there to be closed.
+  const proxy = await Promise.race([creating, once(stop.signal)]);
+  if (proxy === undefined) return 0;
   try {
     await proxy.start();
     logger.info({ manifests: config.manifests, capture: config.capture }, 'Started');
-    if (!stop.signal.aborted) await once(stop.signal);
-    proxy.announceStop();
-    logger.info(
-      { drainTimeoutMs: config.drainTimeoutMs },
-      'Draining: health says 503, listeners still accept',
-    );
-    await delay(config.drainTimeoutMs, undefined, { signal: endDrain.signal }).catch(() => undefined);
+    // A signal during the start: nobody relies on us yet, so there is nothing to drain.
+    if (!stop.signal.aborted) {
+      await once(stop.signal);
+      proxy.announceStop();
+      logger.info(
+        { drainTimeoutMs: config.drainTimeoutMs },
+        'Draining: health says 503, listeners still accept',
+      );
+      await delay(config.drainTimeoutMs, undefined, { signal: endDrain.signal }).catch(() => undefined);
+    }
   } finally {
-    await proxy.close();
+    for (const signal of STOP_SIGNALS) process.off(signal, onSignal);
+    await closeInTime(proxy, logger);
   }
   logger.info({}, 'Stopped, rules stay for the successor');
   return 0;
 }
 
-async function once(signal: AbortSignal): Promise<void> {
+/** A program we started may hang; that must not keep this process. */
+async function closeInTime(proxy: UserspaceProxy, logger: Logger): Promise<void> {
+  const cancel = new AbortController();
+  const late = delay(CLOSE_TIMEOUT_MS, true, { signal: cancel.signal }).catch(() => false);
+  const isLate = await Promise.race([late, proxy.close().then(() => false)]);
+  cancel.abort();
+  if (!isLate) return;
+  logger.warn({ timeoutMs: CLOSE_TIMEOUT_MS }, 'Not everything could be closed in time');
+  process.exit(0);
+}
+
+async function once(signal: AbortSignal): Promise<undefined> {
+  if (signal.aborted) return;
   const { promise, resolve } = Promise.withResolvers<void>();
   signal.addEventListener('abort', () => resolve(), { once: true });
   await promise;
@@ -102,14 +125,14 @@ function signalHandler(
   logger: Logger,
   { stop, endDrain }: { readonly stop: AbortController; readonly endDrain: AbortController },
 ): (signal: NodeJS.Signals) => void {
-  let firstAt: number | undefined;
+  let first: { readonly signal: NodeJS.Signals; readonly at: number } | undefined;
   return (signal) => {
     const now = systemClock.now();
-    if (firstAt === undefined) {
-      firstAt = now;
+    if (first === undefined) {
+      first = { signal, at: now };
       logger.info({ signal }, 'Signal received');
       stop.abort();
-    } else if (now - firstAt > SAME_SIGNAL_MS) {
+    } else if (signal !== first.signal || now - first.at > SAME_SIGNAL_MS) {
       endDrain.abort();
     }
   };

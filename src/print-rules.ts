@@ -2,7 +2,8 @@
 import type { Config } from './cli/config.ts';
 import { systemClock } from './clock.ts';
 import { excludedPorts, rememberedPorts } from './composition.ts';
-import { type ListenerKey, buildDesiredState } from './desired/desired-state.ts';
+import { buildDesiredState } from './desired/desired-state.ts';
+import type { ListenerKey } from './desired/portal.ts';
 import type { Problem } from './errors.ts';
 import { exec } from './host/exec.ts';
 import { readHostAddresses } from './host/address-monitor.ts';
@@ -61,7 +62,7 @@ async function readManifests(
       clock: systemClock,
       logger,
       onChange: (objects, problems) => {
-        read = { snapshot: snapshotFromObjects(objects), problems };
+        read = { snapshot: objects === undefined ? EMPTY_SNAPSHOT : snapshotFromObjects(objects), problems };
       },
     },
     { paths: config.manifests },

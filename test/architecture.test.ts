@@ -34,7 +34,10 @@ const ROOMS: Readonly<Record<string, Room>> = {
     imports: [],
     outside: ['node:child_process in exec.ts', 'node:fs', 'node:fs/promises', 'node:path'],
   },
-  iptables: { imports: ['desired types', 'model', 'host types'], outside: ['node:crypto in dispatch.ts'] },
+  iptables: {
+    imports: ['desired types', 'model', 'host types'],
+    outside: ['node:crypto in dispatch.ts', 'node:timers/promises in usable-iptables.ts'],
+  },
   balancer: { imports: ['model types'], outside: [] },
   'engine/engine.ts': { imports: [], outside: [] },
   'engine/node': {
@@ -52,7 +55,7 @@ const ROOMS: Readonly<Record<string, Room>> = {
       'proxy/statistics.ts',
       'sync/sync-observer.ts types',
     ],
-    outside: ['node:http', 'node:net', 'pino', 'prom-client'],
+    outside: ['node:fs in log.ts', 'node:http', 'node:net', 'pino', 'prom-client'],
   },
 };
 
@@ -70,7 +73,7 @@ const RESERVED: readonly {
   {
     name: 'the environment, arguments, streams and exit of the process',
     pattern: /\bprocess\.(?:env|argv|exit|exitCode|abort|kill|on|once|std\w+|cwd|chdir)\b/,
-    where: ['main.ts'],
+    where: ['main.ts', 'observe/log.ts'],
   },
   {
     name: 'the time',
@@ -82,6 +85,7 @@ const RESERVED: readonly {
     pattern: /(?<![.#\w])set(?:Timeout|Interval)\(|from 'node:timers/,
     where: [
       'main.ts',
+      'iptables/usable-iptables.ts',
       'sync/runner.ts',
       'proxy/listener-set.ts',
       'engine/node',

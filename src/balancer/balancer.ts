@@ -6,7 +6,7 @@ import type { MonotonicMs } from '../clock.ts';
 import type { Endpoint } from '../model/endpoint.ts';
 import type { SessionAffinity } from '../model/service-port.ts';
 import { AffinityTable } from './affinity-table.ts';
-import { type Random, RoundRobin } from './round-robin.ts';
+import { type EndpointKeys, type Random, RoundRobin } from './round-robin.ts';
 
 export interface BalancerOptions {
   /** Clients remembered per listener; the longest absent is forgotten above that. */
@@ -70,7 +70,7 @@ export class Balancer {
    * The endpoint for a new connection of `client`, or undefined when there is none outside `excluded`. Ties a
    * client that is free, so that its simultaneous connections stay together.
    */
-  pick(client: string, now: MonotonicMs, excluded: ReadonlySet<string>): Endpoint | undefined {
+  pick(client: string, now: MonotonicMs, excluded: EndpointKeys): Endpoint | undefined {
     const tied = this.#affinity?.endpointOf(client, now);
     const affine = tied === undefined || excluded.has(tied) ? undefined : this.#endpointByKey.get(tied);
     if (affine !== undefined) return affine;

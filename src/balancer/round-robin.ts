@@ -10,6 +10,9 @@ import type { Endpoint } from '../model/endpoint.ts';
 /** A number in [0, 1), as `Math.random`. */
 export type Random = () => number;
 
+/** A set of endpoint keys, as far as a choice needs it. */
+export type EndpointKeys = Pick<ReadonlySet<string>, 'has'>;
+
 export class RoundRobin {
   readonly #random: Random;
   #endpoints: readonly Endpoint[] = [];

@@ -3,15 +3,14 @@
  * and NodePorts) that lead to them. Pure; sorted, so that equal inputs give equal outputs.
  */
 import type { Problem } from '../errors.ts';
-import { type IpAddress, type IpFamily, familyOf, hostPortText } from '../model/address.ts';
-import { type Endpoint, compareText } from '../model/endpoint.ts';
+import type { IpAddress, IpFamily } from '../model/address.ts';
+import type { Endpoint } from '../model/endpoint.ts';
 import type { ServicePort } from '../model/service-port.ts';
-import { type Protocol, type ServicePortKey, servicePortNameText } from '../model/service-port-name.ts';
+import type { ServicePortKey } from '../model/service-port-name.ts';
 import type { Snapshot } from '../model/snapshot.ts';
+import type { ListenerKey, Portal } from './portal.ts';
+import { type Claims, type PortalClaim, claimPortals } from './portal-claims.ts';
 import { usableEndpoints } from './usable-endpoints.ts';
-
-/** Identity of a listener: it survives every change of its Service that leaves this key alone. */
-export type ListenerKey = string & { readonly __brand: 'ListenerKey' };
 
 export interface DesiredListener {
   readonly key: ListenerKey;
@@ -22,33 +21,6 @@ export interface DesiredListener {
   /** Keys of all endpoints that still serve, usable or not: UDP flows to any other are cut. */
   readonly servingKeys: ReadonlySet<string>;
 }
-
-/** Where a portal's traffic goes: to a listener, or nowhere because the Service has no endpoints at all. */
-export type PortalTarget =
-  | { readonly kind: 'listener'; readonly listener: ListenerKey }
-  | { readonly kind: 'reject' };
-
-interface PortalCommon {
-  /** `ns/name:port`, the comment of its rules. */
-  readonly servicePortName: string;
-  readonly family: IpFamily;
-  readonly protocol: Protocol;
-  readonly port: number;
-  readonly target: PortalTarget;
-}
-
-/** An address and port of a Service whose traffic is captured. */
-export interface AddressPortal extends PortalCommon {
-  readonly kind: 'clusterIP' | 'externalIP';
-  readonly address: IpAddress;
-}
-
-/** A port captured on every local address of the node. */
-export interface NodePortPortal extends PortalCommon {
-  readonly kind: 'nodePort';
-}
-
-export type Portal = AddressPortal | NodePortPortal;
 
 export interface DesiredState {
   readonly listeners: ReadonlyMap<ListenerKey, DesiredListener>;
@@ -69,111 +41,119 @@ export interface NodeView {
  * then key); the other is reported and keeps its remaining portals.
  */
 export function buildDesiredState(snapshot: Snapshot, node: NodeView): DesiredState {
-  const claims = claimPortals(snapshot, node);
-  const captured = (endpoint: Endpoint, protocol: Protocol): string | undefined =>
-    claims.ownerOf(endpoint.address, endpoint.port, protocol) ??
-    (node.addresses.has(endpoint.address)
-      ? claims.ownerOf(`node/${endpoint.family}`, endpoint.port, protocol)
-      : undefined);
-  const listeners = new Map<ListenerKey, DesiredListener>();
-  const portals: Portal[] = [];
-  const problems: Problem[] = [...claims.problems];
-  for (const [servicePortId, claimed] of claims.won) {
-    const servicePort = snapshot.servicePorts.get(servicePortId);
-    if (servicePort === undefined) continue;
-    const known = snapshot.endpoints.get(servicePortId) ?? [];
-    const reachable = withoutCaptured(known, { servicePort, captured, problems });
-    const servingKeys = new Set(
-      reachable.filter(({ ready, serving }) => ready || serving).map(({ key }) => key),
-    );
-    for (const family of new Set(claimed.map((claim) => claim.family))) {
-      const key = listenerKey(servicePortId, family);
-      const endpoints = usableEndpoints(reachable.filter((endpoint) => endpoint.family === family));
-      listeners.set(key, { key, family, servicePort, endpoints, servingKeys });
+  return new DesiredStateBuilder().build(snapshot, node);
+}
+
+/**
+ * As `buildDesiredState`, for snapshots that differ little from one to the next: a listener whose Service port and
+ * endpoints are the same is the same object again, and `portals` is the same list while no portal is different.
+ * That is what makes an endpoint change cheap: it ends at the balancer of its own listener.
+ */
+export class DesiredStateBuilder {
+  #last: Derivation | undefined;
+
+  build(snapshot: Snapshot, node: NodeView): DesiredState {
+    const { servicePorts } = snapshot;
+    const last =
+      this.#last?.servicePorts === servicePorts && this.#last.node === node ? this.#last : undefined;
+    const claims = last?.claims ?? claimPortals(servicePorts, node.families);
+    const slots = new Map<ServicePortKey, Slot>();
+    let hasSamePortals = last !== undefined;
+    for (const [key, claimed] of claims.won) {
+      const servicePort = servicePorts.get(key);
+      if (servicePort === undefined) continue;
+      const before = last?.slots.get(key);
+      const known = snapshot.endpoints.get(key) ?? NO_ENDPOINTS;
+      const slot =
+        before?.known === known
+          ? before
+          : buildSlot({ servicePort, claimed, known }, { claims, node, before });
+      hasSamePortals &&= slot.portals === before?.portals;
+      slots.set(key, slot);
     }
-    for (const claim of claimed) {
-      const key = listenerKey(servicePortId, claim.family);
-      const isServed = (listeners.get(key)?.endpoints.length ?? 0) > 0;
-      portals.push({ ...claim, target: isServed ? { kind: 'listener', listener: key } : { kind: 'reject' } });
-    }
+    const all = [...slots.values()];
+    const state: DesiredState = {
+      listeners: new Map(all.flatMap((slot) => slot.listeners.map((listener) => [listener.key, listener]))),
+      portals:
+        last !== undefined && hasSamePortals ? last.state.portals : all.flatMap((slot) => slot.portals),
+      problems: [...claims.problems, ...all.flatMap((slot) => slot.problems)],
+    };
+    this.#last = { servicePorts, node, claims, slots, state };
+    return state;
   }
-  return { listeners, portals, problems };
 }
 
-export function listenerKey(servicePort: ServicePortKey, family: IpFamily): ListenerKey {
-  return `${servicePort}/${family}/cluster` as ListenerKey;
+interface Derivation {
+  readonly servicePorts: Snapshot['servicePorts'];
+  readonly node: NodeView;
+  readonly claims: Claims;
+  readonly slots: ReadonlyMap<ServicePortKey, Slot>;
+  readonly state: DesiredState;
 }
 
-type PortalClaim = Omit<AddressPortal, 'target'> | Omit<NodePortPortal, 'target'>;
-
-interface Claims {
-  readonly won: ReadonlyMap<ServicePortKey, readonly PortalClaim[]>;
+/** What one Service port contributes. */
+interface Slot {
+  /** The endpoints it was decided from. */
+  readonly known: readonly Endpoint[];
+  readonly listeners: readonly DesiredListener[];
+  readonly portals: readonly Portal[];
   readonly problems: readonly Problem[];
-  /** Name of the service port that captures this address (or `node/<family>`), port and protocol. */
-  ownerOf(address: string, port: number, protocol: Protocol): string | undefined;
 }
 
-function claimPortals(snapshot: Snapshot, node: NodeView): Claims {
-  const owners = new Map<string, string>();
-  const won = new Map<ServicePortKey, PortalClaim[]>();
+const NO_ENDPOINTS: readonly Endpoint[] = [];
+
+function buildSlot(
+  {
+    servicePort,
+    claimed,
+    known,
+  }: { servicePort: ServicePort; claimed: readonly PortalClaim[]; known: readonly Endpoint[] },
+  { claims, node, before }: { claims: Claims; node: NodeView; before: Slot | undefined },
+): Slot {
   const problems: Problem[] = [];
-  const bySeniority = [...snapshot.servicePorts.values()].sort(
-    (a, b) => a.createdAt - b.createdAt || compareText(a.key, b.key),
+  const captured = (endpoint: Endpoint): string | undefined =>
+    ownerOfEndpoint(endpoint, servicePort, { claims, node });
+  const reachable = withoutCaptured(known, { servicePort, captured, problems });
+  const servingKeys = new Set(
+    reachable.filter(({ ready, serving }) => ready || serving).map(({ key }) => key),
   );
-  for (const servicePort of bySeniority) {
-    for (const claim of claimsOf(servicePort, node.families)) {
-      const place = claim.kind === 'nodePort' ? `node/${claim.family}` : claim.address;
-      const key = placeKey(place, claim.port, claim.protocol);
-      const owner = owners.get(key);
-      if (owner === undefined) {
-        owners.set(key, claim.servicePortName);
-        won.set(servicePort.key, [...(won.get(servicePort.key) ?? []), claim]);
-      } else {
-        problems.push(conflictProblem(servicePort, claim, owner));
-      }
-    }
-  }
-  const sorted = new Map([...won].sort(([a], [b]) => compareText(a, b)));
+  const families = [...new Set(claimed.map((claim) => claim.family))];
+  const listeners = families.map((family) => ({
+    key: listenerKey(servicePort.key, family),
+    family,
+    servicePort,
+    endpoints: usableEndpoints(reachable.filter((endpoint) => endpoint.family === family)),
+    servingKeys,
+  }));
+  const served = new Set(listeners.filter(({ endpoints }) => endpoints.length > 0).map(({ key }) => key));
+  const portals = claimed.map((claim): Portal => {
+    const listener = listenerKey(servicePort.key, claim.family);
+    return { ...claim, target: served.has(listener) ? { kind: 'listener', listener } : { kind: 'reject' } };
+  });
+  const hasSameTargets = before?.portals.every(
+    ({ target }, index) => target.kind === portals[index]?.target.kind,
+  );
   return {
-    won: sorted,
+    known,
+    listeners,
+    portals: before !== undefined && hasSameTargets ? before.portals : portals,
     problems,
-    ownerOf: (place, port, protocol) => owners.get(placeKey(place, port, protocol)),
   };
 }
 
-function placeKey(place: string, port: number, protocol: Protocol): string {
-  return `${place}|${port}|${protocol}`;
+/** The Service port that captures what is sent to this endpoint, or undefined. */
+function ownerOfEndpoint(
+  { address, family, port }: Endpoint,
+  { name: { protocol } }: ServicePort,
+  { claims, node }: { readonly claims: Claims; readonly node: NodeView },
+): string | undefined {
+  const owner = claims.ownerOf(address, port, protocol);
+  if (owner !== undefined || !node.addresses.has(address)) return owner;
+  return claims.ownerOf(`node/${family}`, port, protocol);
 }
 
-function claimsOf(servicePort: ServicePort, families: readonly IpFamily[]): PortalClaim[] {
-  const { name, port, nodePort } = servicePort;
-  const common = { servicePortName: servicePortNameText(name), protocol: name.protocol };
-  const atAddress = (kind: AddressPortal['kind']) => (address: IpAddress) =>
-    ({ ...common, kind, family: familyOf(address), address, port }) as const;
-  const claims: PortalClaim[] = [
-    ...servicePort.clusterIPs.map(atAddress('clusterIP')),
-    ...servicePort.externalIPs.map(atAddress('externalIP')),
-  ];
-  if (nodePort !== 0) {
-    for (const family of servicePort.families)
-      claims.push({ ...common, kind: 'nodePort', family, port: nodePort });
-  }
-  return claims.filter((claim) => families.includes(claim.family));
-}
-
-function conflictProblem(servicePort: ServicePort, claim: PortalClaim, owner: string): Problem {
-  const place =
-    claim.kind === 'nodePort'
-      ? `nodePort ${claim.port}`
-      : `${claim.kind} ${hostPortText(claim.address, claim.port)}`;
-  const owning =
-    owner === claim.servicePortName ? 'claimed twice by this Service' : `kept by the older ${owner}`;
-  return {
-    code: 'ERR_SERVICE_CONFLICT',
-    object: `Service ${servicePort.name.namespace}/${servicePort.name.name}`,
-    field: `port ${JSON.stringify(servicePort.name.port)}`,
-    message: `${place}/${claim.protocol} (${claim.family}) is ${owning}`,
-  };
+function listenerKey(servicePort: ServicePortKey, family: IpFamily): ListenerKey {
+  return `${servicePort}/${family}/cluster` as ListenerKey;
 }
 
 /** Without the endpoints that are portals themselves: our own dial would be captured again, without end. */
@@ -181,13 +161,13 @@ function withoutCaptured(
   endpoints: readonly Endpoint[],
   context: {
     readonly servicePort: ServicePort;
-    readonly captured: (endpoint: Endpoint, protocol: Protocol) => string | undefined;
+    readonly captured: (endpoint: Endpoint) => string | undefined;
     readonly problems: Problem[];
   },
 ): readonly Endpoint[] {
   const { name } = context.servicePort;
   return endpoints.filter((endpoint) => {
-    const owner = context.captured(endpoint, name.protocol);
+    const owner = context.captured(endpoint);
     if (owner === undefined) return true;
     context.problems.push({
       code: 'ERR_ENDPOINT_CAPTURED',

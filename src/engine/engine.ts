@@ -10,7 +10,8 @@
  * 2. Accepting never waits for a decision or a dial. Until a backend is up at most 128 KiB of a client's data
  *    are held (TCP: the rest stays in the kernel; UDP: the rest is dropped and counted).
  * 3. TCP: FIN is passed on as FIN in each direction by itself, RST as RST. Data in flight is bounded by
- *    back-pressure. A client that resets while a dial is under way ends the session at once.
+ *    back-pressure. A client that resets while a dial is under way ends the session at once, unless it has sent
+ *    more than is held: then the reset stands behind data nobody reads yet, and shows when the dial has ended.
  * 4. UDP: whole datagrams to 65,507 bytes, in order, empty ones included; the reply leaves from the local
  *    address and port the client's datagrams arrived on.
  * 5. A fault of one session ends that session only.
@@ -84,9 +85,7 @@ export type EngineEvent =
       readonly cause: CloseCause;
       readonly bytesIn: number;
       readonly bytesOut: number;
-    }
-  /** The listener stopped accepting by itself; the owner closes and reopens it. */
-  | { readonly kind: 'listenerFault'; readonly listener: ListenerId; readonly errno: string };
+    };
 
 export type Decision =
   | { readonly kind: 'dial'; readonly to: SocketAddress; readonly timeoutMs: number }
@@ -115,6 +114,8 @@ export interface EngineTotals {
   readonly datagramsDropped: number;
   /** How often one side of a TCP session was paused because the other did not drain. */
   readonly flowControlPauses: number;
+  /** Faults that listening sockets met (no descriptor for the next connection); they go on listening. */
+  readonly listenerErrors: number;
 }
 
 export interface EngineOptions {

@@ -2,8 +2,8 @@
  * The one door to other programs (iptables, ip). Arguments never pass through a shell. How a program failed is
  * classified here, once.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
-import { ProxyError, errnoOf } from '../errors.ts';
+import { type ExecFileException, execFile, spawn } from 'node:child_process';
+import { ProxyError } from '../errors.ts';
 
 export interface ExecOptions {
   /** Written to the program's standard input, which is then closed. */
@@ -25,57 +25,38 @@ export interface ExecResult {
 export type Exec = (command: string, args: readonly string[], options: ExecOptions) => Promise<ExecResult>;
 
 export const exec: Exec = async (command, args, { input, timeoutMs }) => {
-  // Not spawn's own `timeout`: its timer is not cleared when the program cannot be started, and would hold a process
-  // that is about to exit for that long.
-  const deadline = AbortSignal.timeout(timeoutMs);
-  const child = spawn(command, args, {
-    stdio: ['pipe', 'pipe', 'pipe'],
-    signal: deadline,
-    killSignal: 'SIGKILL',
+  const { promise, resolve, reject } = Promise.withResolvers<ExecResult>();
+  const options = { timeout: timeoutMs, killSignal: 'SIGKILL', maxBuffer: MAX_OUTPUT_BYTES } as const;
+  const child = execFile(command, args, options, (error, stdout, stderr) => {
+    if (error === null) resolve({ exitCode: 0, stdout, stderr });
+    else if (typeof error.code === 'number') resolve({ exitCode: error.code, stdout, stderr });
+    else reject(execFault(error, { command, timeoutMs, stderr }));
   });
-  const stdout = collect(child.stdout);
-  const stderr = collect(child.stderr);
-  // A program that ends without reading its input breaks the pipe; its exit code tells the story.
-  child.stdin.on('error', () => {});
-  child.stdin.end(input ?? '');
-  const { exitCode, signal } = await exitOf(child, command).catch((error: unknown) => {
-    if (!deadline.aborted) throw error;
-    throw new ProxyError('ERR_EXEC_TIMEOUT', `${command} did not end within ${timeoutMs} ms`);
-  });
-  if (exitCode !== null) return { exitCode, stdout: stdout(), stderr: stderr() };
-  throw new ProxyError('ERR_EXEC_FAILED', `${command} was ended by ${signal}: ${stderr().trim()}`);
+  // A program that ends without reading its input breaks the pipe; its exit code tells the story. One that could
+  // not be started for want of descriptors has no pipe at all.
+  child.stdin?.on('error', () => {});
+  child.stdin?.end(input ?? '');
+  return promise;
 };
 
-function collect(stream: NodeJS.ReadableStream): () => string {
-  const chunks: Buffer[] = [];
-  stream.on('data', (chunk: Buffer) => chunks.push(chunk));
-  return () => Buffer.concat(chunks).toString('utf8');
-}
+/** Far more than iptables-save prints for a hundred thousand rules. */
+const MAX_OUTPUT_BYTES = 268_435_456;
 
-async function exitOf(
-  child: ChildProcess,
-  command: string,
-): Promise<{ exitCode: number | null; signal: NodeJS.Signals | null }> {
-  const { promise, resolve, reject } = Promise.withResolvers<{
-    exitCode: number | null;
-    signal: NodeJS.Signals | null;
-  }>();
-  child.once('error', (error) => reject(startError(command, error)));
-  child.once('close', (exitCode, signal) => resolve({ exitCode, signal }));
-  // What a killed program had started may hold its pipes, and by them this process, for long.
-  child.once('exit', () => {
-    if (!child.killed) return;
-    child.stdout?.destroy();
-    child.stderr?.destroy();
-  });
-  return promise;
-}
-
-function startError(command: string, error: Error): ProxyError {
-  if (errnoOf(error) === 'ENOENT') {
+function execFault(
+  error: ExecFileException,
+  { command, timeoutMs, stderr }: { command: string; timeoutMs: number; stderr: string },
+): ProxyError {
+  const { code, signal, killed } = error;
+  if (code === 'ENOENT') {
     return new ProxyError('ERR_EXEC_NOT_FOUND', `${command} is not installed or not on PATH`, {
       cause: error,
     });
+  }
+  if (killed === true && signal === 'SIGKILL') {
+    return new ProxyError('ERR_EXEC_TIMEOUT', `${command} did not end within ${timeoutMs} ms`);
+  }
+  if (typeof signal === 'string') {
+    return new ProxyError('ERR_EXEC_FAILED', `${command} was ended by ${signal}: ${stderr.trim()}`);
   }
   return new ProxyError('ERR_EXEC_FAILED', `${command} could not be started`, { cause: error });
 }
@@ -103,12 +84,6 @@ export const execLines: ExecLines = (command, args, { onLine, onEnd }) => {
   const ended = Promise.withResolvers<void>();
   let isClosing = false;
   let rest = '';
-  child.stdout.setEncoding('utf8');
-  child.stdout.on('data', (text: string) => {
-    const lines = (rest + text).split('\n');
-    rest = lines.pop() ?? '';
-    if (!isClosing) for (const line of lines) onLine(line);
-  });
   const end = (reason: string): void => {
     ended.resolve();
     if (!isClosing) onEnd(reason);
@@ -116,6 +91,13 @@ export const execLines: ExecLines = (command, args, { onLine, onEnd }) => {
   };
   child.once('error', (error) => end(error.message));
   child.once('close', (exitCode, signal) => end(`${command} ended with ${signal ?? exitCode}`));
+  const onText = (text: string): void => {
+    const lines = (rest + text).split('\n');
+    rest = lines.pop() ?? '';
+    if (!isClosing) for (const line of lines) onLine(line);
+  };
+  // Without a descriptor left there is no pipe, whatever the types say; the error event follows.
+  (child.stdout as typeof child.stdout | undefined)?.setEncoding('utf8').on('data', onText);
   return {
     async close() {
       isClosing = true;

@@ -14,6 +14,15 @@ const IPV6_PREFIX_LENGTH = 120;
 /** Ports in a second-level chain; a power of two. */
 const PORT_BLOCK = 64;
 
+/** iptables allows 28 characters, our prefix takes 16. */
+const MAX_NAME_LENGTH = 12;
+
+/**
+ * Distinguishes the second-level chains of dispatches in one table: none for what the table is about, `R` for
+ * internal and `X` for external portals that are rejected.
+ */
+export type ChainSet = '' | 'R' | 'X';
+
 /** The jumps, and the chains they lead to. */
 export interface Dispatch {
   readonly jumps: readonly Rule[];
@@ -26,11 +35,11 @@ export interface AddressedRule {
 }
 
 /** Second-level chains are named by prefix: `USERSPACE-PROXY-10.96.0`, for IPv6 by its hash. */
-export function dispatchByPrefix(rules: readonly AddressedRule[]): Dispatch {
+export function dispatchByPrefix(set: ChainSet, rules: readonly AddressedRule[]): Dispatch {
   const groups = new Map<string, Rule[]>();
   for (const { address, rule } of rules) append(groups, prefixOf(address), rule);
   return buildDispatch(groups, (prefix) => ({
-    chain: `${CHAIN_PREFIX}${prefixName(prefix)}`,
+    chain: `${CHAIN_PREFIX}${`${set}${prefixName(prefix)}`.slice(0, MAX_NAME_LENGTH)}`,
     jump: { destination: prefix, comment: `addresses in ${prefix}` },
   }));
 }
@@ -45,10 +54,9 @@ function prefixOf(address: IpAddress): string {
   return `${parseIpAddress(text) ?? text}/${IPV6_PREFIX_LENGTH}`;
 }
 
-/** At most 12 characters, so that a chain name stays within the 28 that iptables allows. */
 function prefixName(prefix: string): string {
   if (!prefix.includes(':')) return prefix.slice(0, prefix.lastIndexOf('.'));
-  return createHash('sha256').update(prefix).digest('hex').slice(0, 12);
+  return createHash('sha256').update(prefix).digest('hex').slice(0, MAX_NAME_LENGTH);
 }
 
 export interface PortRule {
@@ -58,7 +66,7 @@ export interface PortRule {
 }
 
 /** Second-level chains are named by purpose, protocol and first port: `USERSPACE-PROXY-NP-T30016`. */
-export function dispatchByPort(purpose: 'NP' | 'G', rules: readonly PortRule[]): Dispatch {
+export function dispatchByPort(purpose: `${ChainSet}NP` | 'G', rules: readonly PortRule[]): Dispatch {
   const groups = new Map<string, Rule[]>();
   for (const { protocol, port, rules: own } of rules) {
     const first = port - (port % PORT_BLOCK);

@@ -11,10 +11,11 @@
  * (each name with the prefix `USERSPACE-PROXY-`). NodePorts stand after the addresses, because an external
  * address can be local too. Filter is entered by new and invalid packets only: every packet walks it.
  */
-import type { DesiredState, ListenerKey, Portal } from '../desired/desired-state.ts';
+import type { DesiredState } from '../desired/desired-state.ts';
+import type { ListenerKey, Portal } from '../desired/portal.ts';
 import type { IpFamily } from '../model/address.ts';
 import type { Protocol } from '../model/service-port-name.ts';
-import { type Dispatch, dispatchByPort, dispatchByPrefix } from './dispatch.ts';
+import { type ChainSet, type Dispatch, dispatchByPort, dispatchByPrefix } from './dispatch.ts';
 import {
   CHAIN_PREFIX,
   type ChainName,
@@ -48,59 +49,67 @@ export interface RuleSetInput {
   readonly guardedPorts: readonly GuardedPort[];
 }
 
-/** A portal whose listener has no proxy port (it could not be opened) gets no REDIRECT. */
+/** A portal whose listener has no proxy port (it could not be opened) is rejected like one without endpoints. */
 export function buildRuleSet(family: IpFamily, input: RuleSetInput): RuleSet {
   const portals = input.desired.portals.filter((portal) => portal.family === family);
   const guarded = input.guardedPorts.filter((port) => port.family === family);
-  return { family, nat: buildNat(portals, input.proxyPorts), filter: buildFilter(portals, guarded) };
+  const targeted = portals.map((portal): TargetedPortal => {
+    const port = portal.target.kind === 'listener' ? input.proxyPorts.get(portal.target.listener) : undefined;
+    return { portal, target: port === undefined ? rejectTarget(portal) : { kind: 'redirect', port } };
+  });
+  return { family, nat: buildNat(targeted), filter: buildFilter(targeted, guarded) };
 }
 
-function buildNat(portals: readonly Portal[], proxyPorts: ReadonlyMap<ListenerKey, number>): TableRules {
-  const captured = portals.flatMap((portal) => {
-    const port = portal.target.kind === 'listener' ? proxyPorts.get(portal.target.listener) : undefined;
-    return port === undefined ? [] : [{ portal, target: { kind: 'redirect', port } as const }];
-  });
-  const byAddress = dispatchPortals(captured);
+function buildNat(targeted: readonly TargetedPortal[]): TableRules {
+  const captured = dispatchPortals(targeted.filter(({ target }) => target.kind === 'redirect'));
   return {
     hooks: (['PREROUTING', 'OUTPUT'] as const).map((hook) => ({
       hook,
       rule: { comment: 'Service portals', target: { kind: 'jump', chain: SERVICES } },
     })),
-    chains: new Map([
-      [SERVICES, [...byAddress.addresses.jumps, toNodePorts]],
-      [NODEPORTS, byAddress.nodePorts.jumps],
-      ...byAddress.addresses.chains,
-      ...byAddress.nodePorts.chains,
-    ]),
+    chains: captured.chainsFrom(SERVICES, NODEPORTS),
   };
 }
-
-const toNodePorts: Rule = {
-  isToLocalAddress: true,
-  comment: 'NodePorts: after the addresses',
-  target: { kind: 'jump', chain: NODEPORTS },
-};
 
 interface TargetedPortal {
   readonly portal: Portal;
   readonly target: Rule['target'];
 }
 
-/** One rule for each portal, reached in two steps. */
-function dispatchPortals(targeted: readonly TargetedPortal[]): { addresses: Dispatch; nodePorts: Dispatch } {
+/** One rule for each portal, reached in two steps; `set` keeps apart what stands in the same table. */
+function dispatchPortals(
+  targeted: readonly TargetedPortal[],
+  set: ChainSet = '',
+): { chainsFrom(addresses: ChainName, nodePorts?: ChainName): Map<ChainName, readonly Rule[]> } {
   const rules = targeted.map(({ portal, target }) => ({ portal, rule: portalRule(portal, target) }));
+  const addresses = dispatchByPrefix(
+    set,
+    rules.flatMap(({ portal, rule }) =>
+      portal.kind === 'nodePort' ? [] : [{ address: portal.address, rule }],
+    ),
+  );
+  const nodePorts = dispatchByPort(
+    `${set}NP`,
+    rules.flatMap(({ portal: { kind, protocol, port }, rule }) =>
+      kind === 'nodePort' ? [{ protocol, port, rules: [rule] }] : [],
+    ),
+  );
   return {
-    addresses: dispatchByPrefix(
-      rules.flatMap(({ portal, rule }) =>
-        portal.kind === 'nodePort' ? [] : [{ address: portal.address, rule }],
-      ),
-    ),
-    nodePorts: dispatchByPort(
-      'NP',
-      rules.flatMap(({ portal: { kind, protocol, port }, rule }) =>
-        kind === 'nodePort' ? [{ protocol, port, rules: [rule] }] : [],
-      ),
-    ),
+    chainsFrom: (first, second) =>
+      new Map([
+        [first, [...addresses.jumps, ...(second === undefined ? [] : [toNodePorts(second)])]],
+        ...(second === undefined ? [] : [[second, nodePorts.jumps] as const]),
+        ...addresses.chains,
+        ...nodePorts.chains,
+      ]),
+  };
+}
+
+function toNodePorts(chain: ChainName): Rule {
+  return {
+    isToLocalAddress: true,
+    comment: 'NodePorts: after the addresses',
+    target: { kind: 'jump', chain },
   };
 }
 
@@ -108,41 +117,41 @@ function portalRule(portal: Portal, target: Rule['target']): Rule {
   const common = {
     protocol: portal.protocol,
     destinationPort: portal.port,
-    comment: portal.servicePortName,
+    comment: commentOf(portal, target),
     target,
   };
   if (portal.kind === 'nodePort') return common;
   return { destination: `${portal.address}/${portal.family === 'IPv4' ? 32 : 128}`, ...common };
 }
 
-function buildFilter(portals: readonly Portal[], guarded: readonly GuardedPort[]): TableRules {
+/** `iptables-save | grep` for a Service shows also why it is refused. */
+function commentOf({ servicePortName, target: { kind } }: Portal, target: Rule['target']): string {
+  if (target.kind !== 'reject') return servicePortName;
+  return `${servicePortName} has no ${kind === 'reject' ? 'endpoints' : 'listener'}`;
+}
+
+function buildFilter(targeted: readonly TargetedPortal[], guarded: readonly GuardedPort[]): TableRules {
   const guard = buildGuard(guarded);
-  const invalid = dispatchPortals(portals.map((portal) => ({ portal, target: { kind: 'drop' } })));
-  const rejected = portals.filter((portal) => portal.target.kind === 'reject');
-  const isInternal = (portal: Portal): boolean => portal.kind === 'clusterIP';
+  const rejected = targeted.filter(({ target }) => target.kind === 'reject');
+  const isInternal = ({ portal }: TargetedPortal): boolean => portal.kind === 'clusterIP';
+  const internal = dispatchPortals(rejected.filter(isInternal), 'R');
+  const external = dispatchPortals(
+    rejected.filter((one) => !isInternal(one)),
+    'X',
+  );
+  const invalid = dispatchPortals(targeted.map(({ portal }) => ({ portal, target: { kind: 'drop' } })));
+  const toInternal = jumpTo(NO_ENDPOINTS, 'clusterIPs without endpoints');
+  const toExternal = jumpTo(NO_ENDPOINTS_EXTERNAL, 'external portals without endpoints');
   return {
     hooks: [enter('INPUT', INPUT), enter('FORWARD', FORWARD), enter('OUTPUT', FORWARD)],
     chains: new Map<ChainName, readonly Rule[]>([
-      [
-        INPUT,
-        [toInvalid, ...guard.jumps, jumpTo(NO_ENDPOINTS_EXTERNAL, 'external portals without endpoints')],
-      ],
-      [
-        FORWARD,
-        [
-          toInvalid,
-          jumpTo(NO_ENDPOINTS, 'clusterIPs without endpoints'),
-          jumpTo(NO_ENDPOINTS_EXTERNAL, 'external portals without endpoints'),
-        ],
-      ],
-      [INVALID, [...invalid.addresses.jumps, toNodePorts]],
-      [NODEPORTS, invalid.nodePorts.jumps],
+      [INPUT, [toInvalid, ...guard.jumps, toExternal]],
+      [FORWARD, [toInvalid, toInternal, toExternal]],
       [REFUSE, refuseRules],
-      [NO_ENDPOINTS, rejected.filter(isInternal).map(rejectRule)],
-      [NO_ENDPOINTS_EXTERNAL, rejected.filter((portal) => !isInternal(portal)).map(rejectRule)],
       ...guard.chains,
-      ...invalid.addresses.chains,
-      ...invalid.nodePorts.chains,
+      ...invalid.chainsFrom(INVALID, NODEPORTS),
+      ...internal.chainsFrom(NO_ENDPOINTS),
+      ...external.chainsFrom(NO_ENDPOINTS_EXTERNAL, `${NO_ENDPOINTS_EXTERNAL}N`),
     ]),
   };
 }
@@ -210,12 +219,6 @@ function buildGuard(guarded: readonly GuardedPort[]): Dispatch {
  * TCP hears a reset: an ICMPv6 error comes back while the client's connect() still owns the socket, is taken for
  * a soft one (net/ipv6/tcp_ipv6.c, tcp_v6_err), and the refusal would take a retransmission, a second.
  */
-function rejectRule(portal: Portal): Rule {
-  const how = portal.protocol === 'TCP' ? 'tcp-reset' : 'port-unreachable';
-  const rule = portalRule(portal, { kind: 'reject', with: how });
-  return {
-    ...rule,
-    ...(portal.kind === 'nodePort' ? { isToLocalAddress: true } : {}),
-    comment: `${portal.servicePortName} has no endpoints`,
-  };
+function rejectTarget({ protocol }: Portal): Rule['target'] {
+  return { kind: 'reject', with: protocol === 'TCP' ? 'tcp-reset' : 'port-unreachable' };
 }

@@ -3,6 +3,7 @@
  * before the call returns, so that the last line before a crash is never lost. No pid, host or component on the
  * lines: whoever collects them knows the container or unit they come from.
  */
+import { fstatSync } from 'node:fs';
 import { type DestinationStream, destination, pino } from 'pino';
 import { type Clock, systemClock } from '../clock.ts';
 import { errnoOf } from '../errors.ts';
@@ -47,11 +48,35 @@ function levelFromVerbosity(verbosity: number): 'info' | 'debug' | 'trace' {
   return verbosity >= 2 ? 'debug' : 'info';
 }
 
+/**
+ * Files and terminals are written at once. A pipe or socket whose reader has stopped would block that write, and
+ * with it every connection: there lines wait in memory up to the bound, and are dropped and counted above it.
+ */
 function standardOutput(): DestinationStream {
+  const kind = fstatSync(1);
+  if (kind.isFIFO() || kind.isSocket()) return boundedDestination(process.stdout);
   const stream = destination({ dest: 1, sync: true, maxLength: MAX_UNWRITTEN_BYTES });
   // Without a listener a full disk under the log (ENOSPC) would be an uncaught exception and end the proxy.
   stream.on('error', () => {});
   return stream;
+}
+
+/** Never blocks and never throws; says how many lines are missing once there is room again. */
+export function boundedDestination(stream: NodeJS.WriteStream): DestinationStream {
+  let dropped = 0;
+  stream.on('error', () => {});
+  return {
+    write(line) {
+      if (stream.writableLength > MAX_UNWRITTEN_BYTES) {
+        dropped += 1;
+        return;
+      }
+      if (dropped > 0)
+        stream.write(`${JSON.stringify({ level: 'warn', dropped, msg: 'Log lines dropped' })}\n`);
+      dropped = 0;
+      stream.write(line);
+    },
+  };
 }
 
 interface SerialisedError {

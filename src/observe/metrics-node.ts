@@ -7,6 +7,8 @@ import type { Labels, MetricRegistry, Sample } from './metrics-registry.ts';
 export interface Inventory {
   /** Listeners that rules point at. */
   readonly listeners: number;
+  /** Listeners that are wanted and not open. */
+  readonly listenersMissing: number;
   readonly proxyPorts: number;
   /** Listeners that no rule points at any more and that still accept for their grace period. */
   readonly draining: number;
@@ -47,7 +49,15 @@ export function defineNodeMetrics(registry: MetricRegistry, reading: () => NodeR
     'Times that one side of a TCP connection was paused because the other did not drain',
     (engine) => single(engine.flowControlPauses),
   );
+  counter(
+    'listener_errors_total',
+    'Faults that listening sockets met, such as no descriptor for the next connection; they go on listening',
+    (engine) => single(engine.listenerErrors),
+  );
   gauge('listeners', 'Listeners that rules point at', (inventory) => single(inventory.listeners));
+  gauge('listeners_missing', 'Listeners that are wanted and could not be opened', (inventory) =>
+    single(inventory.listenersMissing),
+  );
   gauge(
     'listeners_draining',
     'Listeners without rules that still accept for their grace period',

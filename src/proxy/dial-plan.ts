@@ -4,22 +4,23 @@
  *
  * 1. Each attempt goes to another endpoint. When all were tried a new pass begins, with the next time-out.
  * 2. An endpoint that refused is not tried again. When all have refused, that is the end, at once.
- * 3. Passes repeat until the budget, the sum of the time-outs, is spent; an endpoint that was never tried
- *    (it has just appeared) still gets its attempt.
+ * 3. Passes repeat until the budget, the sum of the time-outs, is spent; then one last attempt is made at an
+ *    endpoint that was never tried, if there is one: it may just have appeared.
  * 4. The only endpoint left is dialled for the whole rest of the budget: giving it up early to dial it again
  *    would only lose the place in its accept queue.
  */
 import type { MonotonicMs } from '../clock.ts';
 import type { DialFailure } from '../engine/engine.ts';
+import type { EndpointKeys } from '../balancer/round-robin.ts';
 import type { Endpoint } from '../model/endpoint.ts';
 
 /** What the plan needs of a balancer. */
 export interface EndpointChoice {
   /** How many endpoints there are. */
   readonly size: number;
-  has(endpointKey: string): boolean;
+  readonly has: (endpointKey: string) => boolean;
   /** One outside `excluded`, or undefined. */
-  pick(excluded: ReadonlySet<string>): Endpoint | undefined;
+  pick(excluded: EndpointKeys): Endpoint | undefined;
 }
 
 export type Attempt =
@@ -34,6 +35,7 @@ export class DialPlan {
   readonly #tried = new Set<string>();
   #triedInPass = new Set<string>();
   #pass = 0;
+  #isOverBudget = false;
 
   /** `timeoutsMs`: one for each pass, at least one; the last one holds for all further passes. */
   constructor(timeoutsMs: readonly number[], startedAt: MonotonicMs) {
@@ -44,7 +46,7 @@ export class DialPlan {
   next(choice: EndpointChoice, now: MonotonicMs): Attempt {
     if (choice.size === 0) return { kind: 'giveUp', reason: 'no_endpoints' };
     const remainingMs = this.#deadline - now;
-    const endpoint = remainingMs > 0 ? this.#pickInPass(choice) : choice.pick(this.#tried);
+    const endpoint = remainingMs > 0 ? this.#pickInPass(choice) : this.#pickLast(choice);
     if (endpoint === undefined) return { kind: 'giveUp', reason: 'exhausted' };
     const allowedMs = this.#timeoutFor(choice, remainingMs);
     // The first attempt at an endpoint is a whole one, however little of the budget is left.
@@ -59,17 +61,27 @@ export class DialPlan {
   }
 
   #pickInPass(choice: EndpointChoice): Endpoint | undefined {
-    const inPass = choice.pick(this.#triedInPass.union(this.#refused));
+    const inPass = choice.pick({ has: (key) => this.#triedInPass.has(key) || this.#refused.has(key) });
     if (inPass !== undefined || this.#triedInPass.size === 0) return inPass;
     this.#pass += 1;
     this.#triedInPass = new Set();
     return choice.pick(this.#refused);
   }
 
+  #pickLast(choice: EndpointChoice): Endpoint | undefined {
+    if (this.#isOverBudget) return undefined;
+    this.#isOverBudget = true;
+    return choice.pick(this.#tried);
+  }
+
   #timeoutFor(choice: EndpointChoice, remainingMs: number): number {
     if (remainingMs <= 0) return this.#passTimeoutMs;
-    const gone = [...this.#refused].filter((key) => choice.has(key)).length;
-    return choice.size - gone <= 1 ? remainingMs : Math.min(this.#passTimeoutMs, remainingMs);
+    return this.#isOnlyOneLeft(choice) ? remainingMs : Math.min(this.#passTimeoutMs, remainingMs);
+  }
+
+  #isOnlyOneLeft({ size, has }: EndpointChoice): boolean {
+    if (size - this.#refused.size > 1) return false;
+    return size - [...this.#refused].filter((key) => has(key)).length <= 1;
   }
 
   get #passTimeoutMs(): number {

@@ -47,8 +47,6 @@ export interface SessionControl {
 export interface ForwarderDeps {
   readonly clock: Clock;
   readonly logger: Logger;
-  /** The engine stopped a listener by itself. */
-  readonly onListenerFault: (listener: ListenerId, errno: string) => void;
 }
 
 type Event<Kind extends EngineEvent['kind']> = Extract<EngineEvent, { kind: Kind }>;
@@ -144,9 +142,6 @@ export class Forwarder implements Policy {
         return this.#established(event, now);
       case 'closed':
         return this.#closed(event, now);
-      case 'listenerFault':
-        this.#deps.onListenerFault(event.listener, event.errno);
-        return undefined;
     }
   }
 
@@ -178,11 +173,13 @@ export class Forwarder implements Policy {
     if (failure === 'local') return this.#refuse(session, 'local', now);
     backend.balancer.failed(client, endpointKey);
     session.plan.failed(endpointKey, failure);
-    return this.#next(session, now);
+    const decision = this.#next(session, now);
+    if (decision.kind === 'dial') backend.statistics.dialRetries += 1;
+    return decision;
   }
 
   #next(session: Session, now: MonotonicMs): Decision {
-    const { balancer, statistics } = session.backend;
+    const { balancer } = session.backend;
     const attempt = session.plan.next(
       {
         size: balancer.size,
@@ -192,7 +189,6 @@ export class Forwarder implements Policy {
       now,
     );
     if (attempt.kind === 'giveUp') return this.#refuse(session, attempt.reason, now);
-    if (session.endpointKey !== '') statistics.dialRetries += 1;
     session.endpointKey = attempt.endpoint.key;
     session.dialledAt = now;
     const { address, port } = attempt.endpoint;

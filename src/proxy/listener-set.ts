@@ -1,13 +1,16 @@
 /**
- * The listeners that are open, by key, with their proxy ports, from the first guard rule to the end of the
- * grace period. Whoever calls decides which are wanted; here is how they come and go without losing anyone:
+ * The listeners by key, with their proxy ports, from the first guard rule to the last accepted connection.
+ * Whoever calls decides which are wanted; here is how they come and go without losing anyone:
  *
- *     opening ──► open ──► draining (accepts on, nothing points here) ──► closed
+ *     opening ──► open ──► draining (accepts on, nothing points here) ──► closing ──► gone
  *        ▲  └─ clash: another port     └─ wanted again: open
+ *
+ * A listener that lost its port on a new address is replaced: it accepts on until the rules point at its
+ * successor, and drains then. Until it is gone a port stays guarded.
  */
 import type { Clock } from '../clock.ts';
 import type { Engine, ListenerId } from '../engine/engine.ts';
-import { type ProxyError, errnoOf, errorText, isProxyError } from '../errors.ts';
+import { type ProxyError, errnoOf, isProxyError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { IpFamily } from '../model/address.ts';
 import type { Protocol } from '../model/service-port-name.ts';
@@ -29,9 +32,21 @@ interface Entry {
   readonly wanted: WantedListener;
   readonly port: number;
   addresses: readonly string[];
+  /** Undefined while it is opening. */
   id: ListenerId | undefined;
-  drain: NodeJS.Timeout | undefined;
 }
+
+/** An entry that left its key. */
+type Leaving =
+  | { readonly kind: 'replaced'; readonly entry: Entry }
+  | {
+      readonly kind: 'draining';
+      readonly entry: Entry;
+      readonly timer: NodeJS.Timeout;
+      /** False when it was replaced: its port is lost on some address. */
+      readonly canReturn: boolean;
+    }
+  | { readonly kind: 'closing'; readonly entry: Entry };
 
 export interface ListenerPort {
   readonly family: IpFamily;
@@ -47,7 +62,7 @@ export interface ListenerSetDeps {
   readonly ports: ProxyPorts;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Something changed that the rules must follow: a drained port closed, or a listener died. */
+  /** A drained port has closed: its guard is to go. */
   readonly onChange: () => void;
 }
 
@@ -60,7 +75,8 @@ export class ListenerSet {
   readonly #deps: ListenerSetDeps;
   readonly #options: ListenerSetOptions;
   readonly #entryByKey = new Map<string, Entry>();
-  readonly #draining = new Set<Entry>();
+  readonly #leaving = new Map<Entry, Leaving>();
+  #version = 0;
 
   constructor(deps: ListenerSetDeps, options: ListenerSetOptions) {
     this.#deps = deps;
@@ -68,11 +84,16 @@ export class ListenerSet {
   }
 
   get openCount(): number {
-    return [...this.#entryByKey.values()].filter((entry) => entry.id !== undefined).length;
+    return this.proxyPorts().size;
   }
 
   get drainingCount(): number {
-    return this.#draining.size;
+    return this.#leaving.size;
+  }
+
+  /** Counts up with every change of the ports below. */
+  get version(): number {
+    return this.#version;
   }
 
   /** Where rules may point: the ports of the listeners that accept. */
@@ -81,9 +102,14 @@ export class ListenerSet {
     return new Map(open.map(([key, entry]) => [key, entry.port]));
   }
 
-  /** Every port that is open, about to be, or draining. */
+  /** Those and the ports of the listeners that are about to open. */
+  plannedPorts(): ReadonlyMap<string, number> {
+    return new Map([...this.#entryByKey].map(([key, entry]) => [key, entry.port]));
+  }
+
+  /** Every port that is open, about to be, or not closed yet. */
   guardedPorts(): readonly ListenerPort[] {
-    return [...this.#entryByKey.values(), ...this.#draining].map(({ wanted, port }) => ({
+    return [...this.#entryByKey.values(), ...this.#leaving.keys()].map(({ wanted, port }) => ({
       family: wanted.family,
       protocol: wanted.protocol,
       port,
@@ -103,57 +129,56 @@ export class ListenerSet {
     this.#revive(wanted);
     const faults = await this.#followAddresses(wanted);
     for (let clashes = 0; clashes <= MAX_CLASHES; clashes += 1) {
-      faults.push(...this.#takePorts(wanted));
+      const exhausted = this.#takePorts(wanted);
       const opening = wanted
         .map(({ key }) => this.#entryByKey.get(key))
         .filter((entry) => entry !== undefined)
         .filter(({ id }) => id === undefined);
-      if (opening.length === 0) break;
-      await guard();
+      if (opening.length > 0) await guard();
       const opened = await Promise.all(opening.map(async (entry) => this.#open(entry)));
       const failed = opened.filter((fault) => fault !== undefined);
-      faults.push(...failed.filter((fault) => !isClash(fault) || clashes === MAX_CLASHES));
-      if (!failed.some(isClash)) break;
+      const isLast = clashes === MAX_CLASHES || !failed.some(isClash);
+      faults.push(...failed.filter((fault) => isLast || !isClash(fault)));
+      if (isLast) return [...faults, ...exhausted];
     }
     return faults;
   }
 
-  /** Lets every listener of the family outside `keys` go: it accepts for the grace period, then closes. */
+  /**
+   * To be called once no rule points at them: every listener of the family outside `keys`, and every replaced one,
+   * accepts for the grace period, then closes.
+   */
   retainKeys(family: IpFamily, keys: ReadonlySet<string>): void {
     for (const [key, entry] of this.#entryByKey) {
-      if (entry.wanted.family === family && !keys.has(key)) this.#startDrain(entry);
+      if (entry.wanted.family !== family || keys.has(key)) continue;
+      this.#entryByKey.delete(key);
+      if (entry.id === undefined) this.#release(entry);
+      else this.#drain(entry, { canReturn: true });
     }
-  }
-
-  /** A listener that stopped by itself: closed, and to be opened again by the next `ensureOpen`. */
-  listenerFailed(id: ListenerId, errno: string): void {
-    const entry = [...this.#entryByKey.values()].find((candidate) => candidate.id === id);
-    if (entry === undefined) return;
-    const { servicePortName, protocol, family } = entry.wanted;
-    this.#deps.logger.error(
-      { servicePort: servicePortName, protocol, family, port: entry.port, errno },
-      'Listener failed',
-    );
-    this.#entryByKey.delete(entry.wanted.key);
-    void this.#close(entry);
+    for (const { kind, entry } of this.#leaving.values()) {
+      if (kind === 'replaced' && entry.wanted.family === family) this.#drain(entry, { canReturn: false });
+    }
   }
 
   /** Ends every grace period; the sockets themselves belong to the engine. Idempotent. */
   close(): void {
-    for (const { drain } of this.#draining) clearTimeout(drain);
-    this.#draining.clear();
+    for (const leaving of this.#leaving.values()) {
+      if (leaving.kind === 'draining') clearTimeout(leaving.timer);
+    }
+    this.#leaving.clear();
   }
 
-  /** Before addresses are followed: one that drains because it lost its port on an address must not come back. */
   #revive(wanted: readonly WantedListener[]): void {
-    const drainingByKey = new Map([...this.#draining].map((entry) => [entry.wanted.key, entry]));
-    for (const { key } of wanted) {
-      const revived = drainingByKey.get(key);
-      if (revived === undefined || this.#entryByKey.has(key)) continue;
-      clearTimeout(revived.drain);
-      this.#draining.delete(revived);
-      this.#entryByKey.set(key, revived);
-      if (revived.id !== undefined) this.#deps.binding.bindListener(revived.id, key);
+    const keys = new Set(wanted.map(({ key }) => key));
+    for (const leaving of this.#leaving.values()) {
+      const { kind, entry } = leaving;
+      const { key } = entry.wanted;
+      if (kind !== 'draining' || !leaving.canReturn || !keys.has(key) || this.#entryByKey.has(key)) continue;
+      clearTimeout(leaving.timer);
+      this.#leaving.delete(entry);
+      this.#entryByKey.set(key, entry);
+      this.#version += 1;
+      if (entry.id !== undefined) this.#deps.binding.bindListener(entry.id, key);
     }
   }
 
@@ -164,13 +189,8 @@ export class ListenerSet {
       try {
         const port = this.#deps.ports.take(listener.key, spaceOf(listener), this.#deps.clock.now());
         const { addresses } = listener;
-        this.#entryByKey.set(listener.key, {
-          wanted: listener,
-          port,
-          addresses,
-          id: undefined,
-          drain: undefined,
-        });
+        this.#entryByKey.set(listener.key, { wanted: listener, port, addresses, id: undefined });
+        this.#version += 1;
       } catch (error) {
         if (!isProxyError(error)) throw error;
         faults.push(error);
@@ -186,10 +206,12 @@ export class ListenerSet {
       const id = await this.#deps.engine.open({ protocol, family, port, addresses });
       this.#deps.binding.bindListener(id, key);
       entry.id = id;
+      this.#version += 1;
       return undefined;
     } catch (error) {
       if (!isProxyError(error)) throw error;
       this.#entryByKey.delete(key);
+      this.#version += 1;
       const now = this.#deps.clock.now();
       if (isClash(error)) this.#deps.ports.clash(key, spaceOf(wanted), port, now);
       else this.#deps.ports.release(spaceOf(wanted), port, now);
@@ -208,36 +230,46 @@ export class ListenerSet {
       } catch (error) {
         if (!isProxyError(error)) throw error;
         // Somebody else holds the port on the new address: only this listener moves to another port.
-        if (isClash(error)) this.#startDrain(entry, { isPortLost: true });
+        if (isClash(error)) this.#replace(entry);
         else faults.push(error);
       }
     }
     return faults;
   }
 
-  #startDrain(entry: Entry, { isPortLost = false } = {}): void {
-    this.#entryByKey.delete(entry.wanted.key);
-    if (entry.id === undefined) {
-      this.#deps.ports.release(spaceOf(entry.wanted), entry.port, this.#deps.clock.now());
-      return;
-    }
-    if (isPortLost) this.#deps.ports.forget(entry.wanted.key);
-    this.#draining.add(entry);
-    entry.drain = setTimeout(() => {
-      this.#draining.delete(entry);
-      void this.#close(entry).then(this.#deps.onChange);
-    }, this.#options.gracePeriodMs);
+  #replace(entry: Entry): void {
+    const { key } = entry.wanted;
+    if (this.#entryByKey.get(key) !== entry) return;
+    this.#entryByKey.delete(key);
+    this.#deps.ports.forget(key);
+    this.#leaving.set(entry, { kind: 'replaced', entry });
+    this.#version += 1;
   }
 
-  async #close(entry: Entry): Promise<void> {
-    if (entry.id === undefined) return;
+  #drain(entry: Entry, { canReturn }: { readonly canReturn: boolean }): void {
+    const timer = setTimeout(() => void this.#closeDrained(entry), this.#options.gracePeriodMs);
+    this.#leaving.set(entry, { kind: 'draining', entry, timer, canReturn });
+    this.#version += 1;
+  }
+
+  async #closeDrained(entry: Entry): Promise<void> {
+    const { id } = entry;
+    if (id === undefined) return;
+    this.#leaving.set(entry, { kind: 'closing', entry });
     try {
-      await this.#deps.engine.close(entry.id);
+      await this.#deps.engine.close(id);
     } catch (error) {
-      this.#deps.logger.error({ port: entry.port, error: errorText(error) }, 'Closing of a listener failed');
+      this.#deps.logger.error({ port: entry.port, error }, 'Closing of a listener failed');
     }
-    this.#deps.binding.unbindListener(entry.id);
-    this.#deps.ports.release(spaceOf(entry.wanted), entry.port, this.#deps.clock.now());
+    this.#leaving.delete(entry);
+    this.#deps.binding.unbindListener(id);
+    this.#release(entry);
+    this.#deps.onChange();
+  }
+
+  #release({ wanted, port }: Entry): void {
+    this.#deps.ports.release(spaceOf(wanted), port, this.#deps.clock.now());
+    this.#version += 1;
   }
 }
 

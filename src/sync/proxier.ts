@@ -1,31 +1,25 @@
 /**
  * The algorithm, make-before-break. `update` is step 1 and touches memory only; `sync` is the rest:
  *
- * 1. desired = buildDesiredState(snapshot, node); the balancers get their endpoints: from here on new
+ * 1. desired = what the snapshot and the node need; the balancers get their endpoints: from here on new
  *    connections use them
  * 2. open the listeners that are missing, each behind its guard: no rule ever points at a closed port, and no
  *    port is ever open to direct access
  * 3. bring the rules to what is desired: one iptables-restore per family, or none
  * 4. let the listeners that nothing points at any more go, after a grace period
  * 5. remember the ports; tell whoever watches. A throw anywhere: the runner retries the whole pass
+ *
+ * Steps 2 to 4 are `family-sync.ts`. An endpoint change ends after step 1, unless a set becomes empty or stops
+ * being so.
  */
 import type { Clock } from '../clock.ts';
-import {
-  type DesiredState,
-  type ListenerKey,
-  type NodeView,
-  buildDesiredState,
-} from '../desired/desired-state.ts';
-import { type Problem, ProxyError, errorText, isProxyError } from '../errors.ts';
-import type { Installed } from '../iptables/installer.ts';
-import { type RuleSet, type TableName, countRules } from '../iptables/rule.ts';
-import { buildRuleSet } from '../iptables/ruleset.ts';
+import { type DesiredState, DesiredStateBuilder, type NodeView } from '../desired/desired-state.ts';
+import { type Problem, ProxyError } from '../errors.ts';
 import type { Logger } from '../log.ts';
-import type { IpAddress, IpFamily, PerFamily } from '../model/address.ts';
-import { servicePortNameText } from '../model/service-port-name.ts';
+import type { IpAddress } from '../model/address.ts';
 import type { Snapshot } from '../model/snapshot.ts';
 import type { ListenerBackends } from '../proxy/backend.ts';
-import type { ListenerPort, WantedListener } from '../proxy/listener-set.ts';
+import { type FamilyRules, FamilySync, type Listeners, type NodeAddresses } from './family-sync.ts';
 import { ProblemLog } from './problem-log.ts';
 import type { SyncObserver } from './sync-observer.ts';
 
@@ -34,28 +28,8 @@ export interface Backends {
   retainBackends(keys: ReadonlySet<string>): void;
 }
 
-export interface Listeners {
-  ensureOpen(wanted: readonly WantedListener[], guard: () => Promise<void>): Promise<readonly ProxyError[]>;
-  retainKeys(family: IpFamily, keys: ReadonlySet<string>): void;
-  proxyPorts(): ReadonlyMap<string, number>;
-  guardedPorts(): readonly ListenerPort[];
-}
-
-export interface FamilyRules {
-  readonly family: IpFamily;
-  install(wanted: RuleSet, tables?: readonly TableName[]): Promise<Installed>;
-  verify(): Promise<boolean>;
-}
-
 export interface PortStore {
   save(ports: ReadonlyMap<string, number>): Promise<void>;
-}
-
-/** The node at this moment; read at every update and sync. */
-export interface NodeAddresses {
-  readonly all: readonly string[];
-  /** Addresses that REDIRECT can choose. */
-  readonly redirect: PerFamily<readonly string[]>;
 }
 
 export interface ProxierDeps {
@@ -70,8 +44,6 @@ export interface ProxierDeps {
   readonly nodeAddresses: () => NodeAddresses;
 }
 
-const WILDCARD: PerFamily<string> = { IPv4: '0.0.0.0', IPv6: '::' };
-
 export class Proxier {
   readonly #deps: ProxierDeps;
   readonly #problems: ProblemLog;
@@ -79,13 +51,17 @@ export class Proxier {
   #snapshot: Snapshot | undefined;
   #sourceProblems: readonly Problem[] = [];
   #desired: DesiredState = { listeners: new Map(), portals: [], problems: [] };
-  /** What the rules in the kernel were made from; nothing until a family's first sync has ended. */
-  readonly #installedByFamily = new Map<IpFamily, DesiredState>();
+  readonly #builder = new DesiredStateBuilder();
+  #nodeView: NodeView | undefined;
+  readonly #families: readonly FamilySync[];
   #hasPortStoreFailed = false;
+  /** Of the listeners, when their ports were last remembered. */
+  #savedVersion = -1;
 
   constructor(deps: ProxierDeps) {
     this.#deps = deps;
     this.#problems = new ProblemLog(deps.logger);
+    this.#families = deps.rules.map((rules) => new FamilySync({ ...deps, rules }));
   }
 
   get desired(): DesiredState {
@@ -108,8 +84,15 @@ export class Proxier {
     this.#apply(snapshot);
   }
 
+  /** The sources know nothing yet, and say why. */
+  reportSourceProblems(problems: readonly Problem[]): void {
+    this.#sourceProblems = problems;
+    this.#problems.update(problems);
+  }
+
   /** Step 1 again, because the node's addresses have changed. */
   nodeChanged(): void {
+    this.#nodeView = undefined;
     if (this.#snapshot !== undefined) this.#apply(this.#snapshot);
   }
 
@@ -122,55 +105,27 @@ export class Proxier {
     const desired = this.#desired;
     const startedAt = this.#deps.clock.now();
     this.#deps.observer.syncStarted();
-    const faults: unknown[] = [];
-    for (const rules of this.#deps.rules) {
+    const listenerFaults: ProxyError[] = [];
+    const ruleFaults: unknown[] = [];
+    for (const family of this.#families) {
       try {
-        if (isPeriodic) await this.#verify(rules);
-        faults.push(...(await this.#syncFamily(rules, desired)));
+        if (isPeriodic) await family.verify();
+        listenerFaults.push(...(await family.sync(desired, () => this.#neededKeys(desired))));
       } catch (error) {
-        faults.push(error);
+        ruleFaults.push(error);
       }
     }
     this.#deps.backends.retainBackends(this.#neededKeys(desired));
     await this.#rememberPorts();
+    // A listener that cannot open harms its own Service only: retried, but no reason to call the node unhealthy.
+    if (ruleFaults.length === 0) this.#deps.observer.syncSucceeded();
+    const faults = [...ruleFaults, ...listenerFaults];
     if (faults.length > 0) throw syncFault(faults);
-    this.#deps.observer.syncSucceeded();
     const durationMs = Math.round(this.#deps.clock.now() - startedAt);
     this.#deps.logger.debug(
       { listeners: desired.listeners.size, portals: desired.portals.length, durationMs },
       'Sync complete',
     );
-  }
-
-  /** Faults of single listeners are returned: the others are programmed. */
-  async #syncFamily(rules: FamilyRules, desired: DesiredState): Promise<readonly ProxyError[]> {
-    const { family } = rules;
-    const { listeners } = this.#deps;
-    const startedAt = this.#deps.clock.now();
-    try {
-      // Until the rules are swapped the old ones hold; only the guard of the new ports comes first.
-      const faults = await listeners.ensureOpen(this.#wantedListeners(family, desired), async () => {
-        const current = this.#installedByFamily.get(family) ?? desired;
-        await rules.install(this.#ruleSet(family, current), ['filter']);
-      });
-      const wanted = this.#ruleSet(family, desired);
-      const { kind, rulesWritten } = await rules.install(wanted);
-      this.#installedByFamily.set(family, desired);
-      listeners.retainKeys(family, this.#neededKeys(desired));
-      this.#deps.observer.familySynced({
-        family,
-        kind: kind === 'unchanged' ? 'endpoints' : kind,
-        durationSeconds: (this.#deps.clock.now() - startedAt) / 1000,
-        rulesTotal: { nat: countRules(wanted.nat), filter: countRules(wanted.filter) },
-        rulesWritten,
-      });
-      return faults;
-    } catch (error) {
-      if (isProxyError(error, 'ERR_IPTABLES_RESTORE') || isProxyError(error, 'ERR_IPTABLES_LOCKED')) {
-        this.#deps.observer.restoreFailed(family, this.#installedByFamily.has(family) ? 'partial' : 'full');
-      }
-      throw error;
-    }
   }
 
   /** What is desired now may already be ahead of what this sync is about: neither is let go. */
@@ -179,58 +134,33 @@ export class Proxier {
   }
 
   #apply(snapshot: Snapshot): void {
-    this.#desired = buildDesiredState(snapshot, this.#nodeView());
-    for (const [key, { servicePort, family, endpoints, servingKeys }] of this.#desired.listeners) {
-      this.#deps.backends.setBackends(key, { servicePort, family, endpoints, servingKeys });
+    const before = this.#desired.listeners;
+    this.#desired = this.#builder.build(snapshot, this.#currentNodeView());
+    for (const [key, listener] of this.#desired.listeners) {
+      if (before.get(key) !== listener) this.#deps.backends.setBackends(key, listener);
     }
     this.#problems.update([...this.#sourceProblems, ...snapshot.problems, ...this.#desired.problems]);
     this.#deps.observer.updateQueued();
   }
 
-  #nodeView(): NodeView {
-    return {
-      families: this.#deps.rules.map(({ family }) => family),
+  #currentNodeView(): NodeView {
+    this.#nodeView ??= {
+      families: this.#families.map(({ family }) => family),
       addresses: new Set(this.#deps.nodeAddresses().all as readonly IpAddress[]),
     };
-  }
-
-  #wantedListeners(family: IpFamily, desired: DesiredState): WantedListener[] {
-    const redirect = this.#deps.nodeAddresses().redirect[family];
-    return [...desired.listeners.values()]
-      .filter((listener) => listener.family === family)
-      .map(({ key, servicePort: { name } }) => ({
-        key,
-        family,
-        protocol: name.protocol,
-        servicePortName: servicePortNameText(name),
-        addresses: name.protocol === 'UDP' ? redirect : [WILDCARD[family]],
-      }));
-  }
-
-  #ruleSet(family: IpFamily, desired: DesiredState): RuleSet {
-    const proxyPorts = this.#deps.listeners.proxyPorts() as ReadonlyMap<ListenerKey, number>;
-    return buildRuleSet(family, { desired, proxyPorts, guardedPorts: this.#deps.listeners.guardedPorts() });
-  }
-
-  async #verify(rules: FamilyRules): Promise<void> {
-    if (!(await rules.verify())) return;
-    this.#deps.observer.resynced('foreign_change');
-    this.#deps.logger.warn(
-      { family: rules.family },
-      'Rules were changed by another program, writing them again',
-    );
+    return this.#nodeView;
   }
 
   async #rememberPorts(): Promise<void> {
+    const { version } = this.#deps.listeners;
+    if (version === this.#savedVersion) return;
     try {
       await this.#deps.portStore.save(this.#deps.listeners.proxyPorts());
       this.#hasPortStoreFailed = false;
+      this.#savedVersion = version;
     } catch (error) {
       if (!this.#hasPortStoreFailed) {
-        this.#deps.logger.warn(
-          { error: errorText(error) },
-          'Proxy ports will not be the same after a restart',
-        );
+        this.#deps.logger.warn({ error }, 'Proxy ports will not be the same after a restart');
       }
       this.#hasPortStoreFailed = true;
     }

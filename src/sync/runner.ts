@@ -4,13 +4,16 @@
  *
  * 1. After `request()` a run starts: at once if the last one began at least `minIntervalMs` ago, else as soon
  *    as that is so. Requests during a run lead to exactly one more.
- * 2. Without any request a run starts `periodMs` after the last one ended.
+ * 2. The first run that starts once `periodMs` have passed since the last periodic one is periodic; without any
+ *    request one is started for that. Requests, however many, do not put it off.
  * 3. After a failure a run starts after `retryMs`, doubling up to `maxRetryMs`; a request does not wait for
  *    that. A success resets it.
  */
 import type { Clock, MonotonicMs } from '../clock.ts';
-import { errorText } from '../errors.ts';
 import type { Logger } from '../log.ts';
+
+/** Timers count whole milliseconds and may be early by the fraction that this clock sees. */
+const TIMER_EARLY_MS = 2;
 
 export interface RunnerOptions {
   readonly minIntervalMs: number;
@@ -22,7 +25,7 @@ export interface RunnerOptions {
 export interface RunnerDeps {
   readonly clock: Clock;
   readonly logger: Logger;
-  /** `isPeriodic`: no request led to this run. A rejection is logged and retried. */
+  /** `isPeriodic`: the periodic look is due. A rejection is logged and retried. */
   readonly task: (run: { readonly isPeriodic: boolean }) => Promise<void>;
 }
 
@@ -32,6 +35,8 @@ export class Runner {
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void> | undefined;
   #lastStart: MonotonicMs = Number.NEGATIVE_INFINITY;
+  /** Of the first run: there is nothing to look after yet. */
+  #lastPeriodic: MonotonicMs | undefined;
   #isRequested = false;
   #failures = 0;
   #isClosed = false;
@@ -63,16 +68,22 @@ export class Runner {
 
   #delayMs(): number {
     const { minIntervalMs, periodMs, retryMs, maxRetryMs } = this.#options;
-    if (this.#isRequested) return this.#lastStart + minIntervalMs - this.#deps.clock.now();
+    const now = this.#deps.clock.now();
+    if (this.#isRequested) return this.#lastStart + minIntervalMs - now;
     if (this.#failures > 0) return Math.min(retryMs * 2 ** (this.#failures - 1), maxRetryMs);
-    return periodMs;
+    return (this.#lastPeriodic ?? now) + periodMs - now;
   }
 
   #start(): void {
-    const isPeriodic = !this.#isRequested;
     this.#isRequested = false;
     this.#lastStart = this.#deps.clock.now();
-    this.#running = this.#run(isPeriodic);
+    this.#lastPeriodic ??= this.#lastStart;
+    const isPeriodic = this.#lastStart - this.#lastPeriodic >= this.#options.periodMs - TIMER_EARLY_MS;
+    if (isPeriodic) this.#lastPeriodic = this.#lastStart;
+    // Set before the task's first step, which may itself ask for another run.
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#running = promise;
+    void this.#run(isPeriodic).then(resolve);
   }
 
   async #run(isPeriodic: boolean): Promise<void> {
@@ -81,10 +92,7 @@ export class Runner {
       this.#failures = 0;
     } catch (error) {
       this.#failures += 1;
-      this.#deps.logger.error(
-        { error: errorText(error), failures: this.#failures },
-        'Sync failed, will be retried',
-      );
+      this.#deps.logger.error({ error, failures: this.#failures }, 'Sync failed, will be retried');
     } finally {
       this.#running = undefined;
       this.#schedule();

@@ -9,6 +9,8 @@ import type { IpFamily, PerFamily } from '../model/address.ts';
 export class UncapturableInterfaces {
   readonly #logger: Logger;
   #current: ReadonlySet<string> = new Set();
+  /** Also those that have gone: an interface whose address flaps is not told again. */
+  readonly #told = new Set<string>();
 
   constructor(logger: Logger) {
     this.#logger = logger;
@@ -26,7 +28,8 @@ export class UncapturableInterfaces {
       for (const name of withoutAddress[family]) {
         const key = `${family}/${name}`;
         next.add(key);
-        if (this.#current.has(key)) continue;
+        if (this.#told.has(key)) continue;
+        this.#told.add(key);
         this.#logger.warn(
           { interface: name, family },
           'Service traffic that enters by this interface is dropped by REDIRECT: the interface has no address of ' +

@@ -10,7 +10,8 @@ import { describeTcpFlowContract } from './tcp-flow-contract.ts';
 import { describeUdpContract } from './udp-contract.ts';
 
 export function describeEngineContract(name: string, createEngine: CreateEngine): void {
-  describe(`${name} as an engine`, () => {
+  // Longer than any wait in it, so that a test that fails says for what it waited.
+  describe(`${name} as an engine`, { timeout: 60_000 }, () => {
     describeListenerContract(createEngine);
     describeTcpContract(createEngine);
     describeTcpFlowContract(createEngine);

@@ -105,6 +105,20 @@ export function describeTcpContract(createEngine: CreateEngine): void {
       expect(tookMs).toBeGreaterThanOrEqual(145);
     });
 
+    test('a backend that answered while this process was busy is not taken for one that did not', async () => {
+      const fixture = new EngineFixture(createEngine);
+      const backend = await openTcpBackend('127.0.0.1', sayName('in time'));
+      fixture.policy.decide = ({ kind }) => {
+        if (kind === 'opened') process.nextTick(stall, 300);
+        return kind === 'opened' ? dialTo(backend, 100) : REFUSE;
+      };
+
+      const client = await connectTcp(await fixture.listen('TCP'));
+
+      await client.text('in time');
+      expect(fixture.policy.all('dialFailed')).toEqual([]);
+    });
+
     test('a dial to an address without a route is unreachable', async () => {
       const fixture = new EngineFixture(createEngine);
       fixture.policy.decide = ({ kind }) =>
@@ -285,7 +299,7 @@ export function describeTcpContract(createEngine: CreateEngine): void {
     });
 
     test('a half-closed session whose other direction speaks now and then lives on', async () => {
-      const fixture = new EngineFixture(createEngine, { halfCloseTimeoutMs: 400 });
+      const fixture = new EngineFixture(createEngine, { halfCloseTimeoutMs: 1000 });
       const backend = await openTcpBackend();
       fixture.policy.decide = () => dialTo(backend);
       const client = await connectTcp(await fixture.listen('TCP'));
@@ -295,7 +309,10 @@ export function describeTcpContract(createEngine: CreateEngine): void {
 
       const startedAt = performance.now();
       const tick = setInterval(() => server.send('.'), 50);
-      await waitFor(() => performance.now() - startedAt > 1000, { timeoutMs: 5000, what: '1 s of replies' });
+      await waitFor(() => performance.now() - startedAt > 1500, {
+        timeoutMs: 5000,
+        what: '1.5 s of replies',
+      });
       clearInterval(tick);
       server.end();
       await client.ended();
@@ -408,4 +425,10 @@ export function describeTcpContract(createEngine: CreateEngine): void {
       fixture.engine.reset([session]);
     });
   });
+}
+
+/** Keeps the event loop from turning. */
+function stall(ms: number): void {
+  const until = performance.now() + ms;
+  while (performance.now() < until);
 }

@@ -7,7 +7,7 @@ import { type CreateEngine, EngineFixture, makeBytes, settled } from './engine-f
 
 const MIB = 1_048_576;
 /** More than every buffer between two peers together. */
-const FLOOD_BYTES = 48 * MIB;
+const FLOOD_BYTES = 32 * MIB;
 /** The kernel's send and receive buffers of both connections at their largest, plus ours. */
 const MAX_IN_FLIGHT_BYTES = 24 * MIB;
 

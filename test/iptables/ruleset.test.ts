@@ -43,18 +43,21 @@ COMMIT
 *filter
 :USERSPACE-PROXY-INPUT - [0:0]
 :USERSPACE-PROXY-FORWARD - [0:0]
-:USERSPACE-PROXY-INVALID - [0:0]
-:USERSPACE-PROXY-NODEPORTS - [0:0]
 :USERSPACE-PROXY-REFUSE - [0:0]
-:USERSPACE-PROXY-NO-ENDPT - [0:0]
-:USERSPACE-PROXY-NO-ENDPT-X - [0:0]
 :USERSPACE-PROXY-G-T19968 - [0:0]
 :USERSPACE-PROXY-G-U19968 - [0:0]
+:USERSPACE-PROXY-INVALID - [0:0]
+:USERSPACE-PROXY-NODEPORTS - [0:0]
 :USERSPACE-PROXY-10.96.0 - [0:0]
 :USERSPACE-PROXY-10.96.1 - [0:0]
 :USERSPACE-PROXY-192.0.2 - [0:0]
 :USERSPACE-PROXY-NP-T30080 - [0:0]
 :USERSPACE-PROXY-NP-U30016 - [0:0]
+:USERSPACE-PROXY-NO-ENDPT - [0:0]
+:USERSPACE-PROXY-R10.96.1 - [0:0]
+:USERSPACE-PROXY-NO-ENDPT-X - [0:0]
+:USERSPACE-PROXY-NO-ENDPT-XN - [0:0]
+:USERSPACE-PROXY-XNP-U30016 - [0:0]
 -A USERSPACE-PROXY-INPUT -m conntrack --ctstate INVALID -m comment --comment "would be answered with a reset" -j USERSPACE-PROXY-INVALID
 -A USERSPACE-PROXY-INPUT -p tcp -m comment --comment "ports 19968 to 20031" -m tcp --dport 19968:20031 -j USERSPACE-PROXY-G-T19968
 -A USERSPACE-PROXY-INPUT -p udp -m comment --comment "ports 19968 to 20031" -m udp --dport 19968:20031 -j USERSPACE-PROXY-G-U19968
@@ -62,26 +65,29 @@ COMMIT
 -A USERSPACE-PROXY-FORWARD -m conntrack --ctstate INVALID -m comment --comment "would be answered with a reset" -j USERSPACE-PROXY-INVALID
 -A USERSPACE-PROXY-FORWARD -m comment --comment "clusterIPs without endpoints" -j USERSPACE-PROXY-NO-ENDPT
 -A USERSPACE-PROXY-FORWARD -m comment --comment "external portals without endpoints" -j USERSPACE-PROXY-NO-ENDPT-X
+-A USERSPACE-PROXY-REFUSE -p tcp -m comment --comment "proxy ports are private" -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j REJECT --reject-with tcp-reset
+-A USERSPACE-PROXY-REFUSE -p udp -m comment --comment "proxy ports are private" -j REJECT --reject-with icmp-port-unreachable
+-A USERSPACE-PROXY-REFUSE -m comment --comment "proxy ports are private" -j DROP
+-A USERSPACE-PROXY-G-T19968 -p tcp -m conntrack --ctstate DNAT -m comment --comment "default/web:http" -m tcp --dport 20003 -j ACCEPT
+-A USERSPACE-PROXY-G-T19968 -p tcp -m comment --comment "default/web:http" -m tcp --dport 20003 -j USERSPACE-PROXY-REFUSE
+-A USERSPACE-PROXY-G-U19968 -p udp -m conntrack --ctstate DNAT -m comment --comment "default/dns:dns" -m udp --dport 20001 -j ACCEPT
+-A USERSPACE-PROXY-G-U19968 -p udp -m comment --comment "default/dns:dns" -m udp --dport 20001 -j USERSPACE-PROXY-REFUSE
 -A USERSPACE-PROXY-INVALID -d 10.96.0.0/24 -m comment --comment "addresses in 10.96.0.0/24" -j USERSPACE-PROXY-10.96.0
 -A USERSPACE-PROXY-INVALID -d 10.96.1.0/24 -m comment --comment "addresses in 10.96.1.0/24" -j USERSPACE-PROXY-10.96.1
 -A USERSPACE-PROXY-INVALID -d 192.0.2.0/24 -m comment --comment "addresses in 192.0.2.0/24" -j USERSPACE-PROXY-192.0.2
 -A USERSPACE-PROXY-INVALID -m addrtype --dst-type LOCAL -m comment --comment "NodePorts: after the addresses" -j USERSPACE-PROXY-NODEPORTS
 -A USERSPACE-PROXY-NODEPORTS -p tcp -m comment --comment "ports 30080 to 30143" -m tcp --dport 30080:30143 -j USERSPACE-PROXY-NP-T30080
 -A USERSPACE-PROXY-NODEPORTS -p udp -m comment --comment "ports 30016 to 30079" -m udp --dport 30016:30079 -j USERSPACE-PROXY-NP-U30016
--A USERSPACE-PROXY-REFUSE -p tcp -m comment --comment "proxy ports are private" -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j REJECT --reject-with tcp-reset
--A USERSPACE-PROXY-REFUSE -p udp -m comment --comment "proxy ports are private" -j REJECT --reject-with icmp-port-unreachable
--A USERSPACE-PROXY-REFUSE -m comment --comment "proxy ports are private" -j DROP
--A USERSPACE-PROXY-NO-ENDPT -d 10.96.1.10/32 -p udp -m comment --comment "default/dns:dns has no endpoints" -m udp --dport 53 -j REJECT --reject-with icmp-port-unreachable
--A USERSPACE-PROXY-NO-ENDPT-X -p udp -m addrtype --dst-type LOCAL -m comment --comment "default/dns:dns has no endpoints" -m udp --dport 30053 -j REJECT --reject-with icmp-port-unreachable
--A USERSPACE-PROXY-G-T19968 -p tcp -m conntrack --ctstate DNAT -m comment --comment "default/web:http" -m tcp --dport 20003 -j ACCEPT
--A USERSPACE-PROXY-G-T19968 -p tcp -m comment --comment "default/web:http" -m tcp --dport 20003 -j USERSPACE-PROXY-REFUSE
--A USERSPACE-PROXY-G-U19968 -p udp -m conntrack --ctstate DNAT -m comment --comment "default/dns:dns" -m udp --dport 20001 -j ACCEPT
--A USERSPACE-PROXY-G-U19968 -p udp -m comment --comment "default/dns:dns" -m udp --dport 20001 -j USERSPACE-PROXY-REFUSE
 -A USERSPACE-PROXY-10.96.0 -d 10.96.0.10/32 -p tcp -m comment --comment "default/web:http" -m tcp --dport 80 -j DROP
 -A USERSPACE-PROXY-10.96.1 -d 10.96.1.10/32 -p udp -m comment --comment "default/dns:dns" -m udp --dport 53 -j DROP
 -A USERSPACE-PROXY-192.0.2 -d 192.0.2.7/32 -p tcp -m comment --comment "default/web:http" -m tcp --dport 80 -j DROP
 -A USERSPACE-PROXY-NP-T30080 -p tcp -m comment --comment "default/web:http" -m tcp --dport 30080 -j DROP
 -A USERSPACE-PROXY-NP-U30016 -p udp -m comment --comment "default/dns:dns" -m udp --dport 30053 -j DROP
+-A USERSPACE-PROXY-NO-ENDPT -d 10.96.1.0/24 -m comment --comment "addresses in 10.96.1.0/24" -j USERSPACE-PROXY-R10.96.1
+-A USERSPACE-PROXY-R10.96.1 -d 10.96.1.10/32 -p udp -m comment --comment "default/dns:dns has no endpoints" -m udp --dport 53 -j REJECT --reject-with icmp-port-unreachable
+-A USERSPACE-PROXY-NO-ENDPT-X -m addrtype --dst-type LOCAL -m comment --comment "NodePorts: after the addresses" -j USERSPACE-PROXY-NO-ENDPT-XN
+-A USERSPACE-PROXY-NO-ENDPT-XN -p udp -m comment --comment "ports 30016 to 30079" -m udp --dport 30016:30079 -j USERSPACE-PROXY-XNP-U30016
+-A USERSPACE-PROXY-XNP-U30016 -p udp -m comment --comment "default/dns:dns has no endpoints" -m udp --dport 30053 -j REJECT --reject-with icmp-port-unreachable
 -I INPUT 1 -m conntrack --ctstate INVALID,NEW -m comment --comment "Service portals and proxy ports" -j USERSPACE-PROXY-INPUT
 -I FORWARD 1 -m conntrack --ctstate INVALID,NEW -m comment --comment "Service portals and proxy ports" -j USERSPACE-PROXY-FORWARD
 -I OUTPUT 1 -m conntrack --ctstate INVALID,NEW -m comment --comment "Service portals and proxy ports" -j USERSPACE-PROXY-FORWARD
@@ -106,17 +112,20 @@ COMMIT
 *filter
 :USERSPACE-PROXY-INPUT - [0:0]
 :USERSPACE-PROXY-FORWARD - [0:0]
-:USERSPACE-PROXY-INVALID - [0:0]
-:USERSPACE-PROXY-NODEPORTS - [0:0]
 :USERSPACE-PROXY-REFUSE - [0:0]
-:USERSPACE-PROXY-NO-ENDPT - [0:0]
-:USERSPACE-PROXY-NO-ENDPT-X - [0:0]
 :USERSPACE-PROXY-G-T19968 - [0:0]
 :USERSPACE-PROXY-G-U19968 - [0:0]
+:USERSPACE-PROXY-INVALID - [0:0]
+:USERSPACE-PROXY-NODEPORTS - [0:0]
 :USERSPACE-PROXY-9a76768b4a11 - [0:0]
 :USERSPACE-PROXY-a67753464574 - [0:0]
 :USERSPACE-PROXY-NP-T30080 - [0:0]
 :USERSPACE-PROXY-NP-U30016 - [0:0]
+:USERSPACE-PROXY-NO-ENDPT - [0:0]
+:USERSPACE-PROXY-Ra6775346457 - [0:0]
+:USERSPACE-PROXY-NO-ENDPT-X - [0:0]
+:USERSPACE-PROXY-NO-ENDPT-XN - [0:0]
+:USERSPACE-PROXY-XNP-U30016 - [0:0]
 -A USERSPACE-PROXY-INPUT -m conntrack --ctstate INVALID -m comment --comment "would be answered with a reset" -j USERSPACE-PROXY-INVALID
 -A USERSPACE-PROXY-INPUT -p tcp -m comment --comment "ports 19968 to 20031" -m tcp --dport 19968:20031 -j USERSPACE-PROXY-G-T19968
 -A USERSPACE-PROXY-INPUT -p udp -m comment --comment "ports 19968 to 20031" -m udp --dport 19968:20031 -j USERSPACE-PROXY-G-U19968
@@ -124,24 +133,27 @@ COMMIT
 -A USERSPACE-PROXY-FORWARD -m conntrack --ctstate INVALID -m comment --comment "would be answered with a reset" -j USERSPACE-PROXY-INVALID
 -A USERSPACE-PROXY-FORWARD -m comment --comment "clusterIPs without endpoints" -j USERSPACE-PROXY-NO-ENDPT
 -A USERSPACE-PROXY-FORWARD -m comment --comment "external portals without endpoints" -j USERSPACE-PROXY-NO-ENDPT-X
+-A USERSPACE-PROXY-REFUSE -p tcp -m comment --comment "proxy ports are private" -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j REJECT --reject-with tcp-reset
+-A USERSPACE-PROXY-REFUSE -p udp -m comment --comment "proxy ports are private" -j REJECT --reject-with icmp6-port-unreachable
+-A USERSPACE-PROXY-REFUSE -m comment --comment "proxy ports are private" -j DROP
+-A USERSPACE-PROXY-G-T19968 -p tcp -m conntrack --ctstate DNAT -m comment --comment "default/web:http" -m tcp --dport 20004 -j ACCEPT
+-A USERSPACE-PROXY-G-T19968 -p tcp -m comment --comment "default/web:http" -m tcp --dport 20004 -j USERSPACE-PROXY-REFUSE
+-A USERSPACE-PROXY-G-U19968 -p udp -m conntrack --ctstate DNAT -m comment --comment "default/dns:dns" -m udp --dport 20002 -j ACCEPT
+-A USERSPACE-PROXY-G-U19968 -p udp -m comment --comment "default/dns:dns" -m udp --dport 20002 -j USERSPACE-PROXY-REFUSE
 -A USERSPACE-PROXY-INVALID -d fd00:96::/120 -m comment --comment "addresses in fd00:96::/120" -j USERSPACE-PROXY-9a76768b4a11
 -A USERSPACE-PROXY-INVALID -d fd00:96::1:0/120 -m comment --comment "addresses in fd00:96::1:0/120" -j USERSPACE-PROXY-a67753464574
 -A USERSPACE-PROXY-INVALID -m addrtype --dst-type LOCAL -m comment --comment "NodePorts: after the addresses" -j USERSPACE-PROXY-NODEPORTS
 -A USERSPACE-PROXY-NODEPORTS -p tcp -m comment --comment "ports 30080 to 30143" -m tcp --dport 30080:30143 -j USERSPACE-PROXY-NP-T30080
 -A USERSPACE-PROXY-NODEPORTS -p udp -m comment --comment "ports 30016 to 30079" -m udp --dport 30016:30079 -j USERSPACE-PROXY-NP-U30016
--A USERSPACE-PROXY-REFUSE -p tcp -m comment --comment "proxy ports are private" -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j REJECT --reject-with tcp-reset
--A USERSPACE-PROXY-REFUSE -p udp -m comment --comment "proxy ports are private" -j REJECT --reject-with icmp6-port-unreachable
--A USERSPACE-PROXY-REFUSE -m comment --comment "proxy ports are private" -j DROP
--A USERSPACE-PROXY-NO-ENDPT -d fd00:96::1:10/128 -p udp -m comment --comment "default/dns:dns has no endpoints" -m udp --dport 53 -j REJECT --reject-with icmp6-port-unreachable
--A USERSPACE-PROXY-NO-ENDPT-X -p udp -m addrtype --dst-type LOCAL -m comment --comment "default/dns:dns has no endpoints" -m udp --dport 30053 -j REJECT --reject-with icmp6-port-unreachable
--A USERSPACE-PROXY-G-T19968 -p tcp -m conntrack --ctstate DNAT -m comment --comment "default/web:http" -m tcp --dport 20004 -j ACCEPT
--A USERSPACE-PROXY-G-T19968 -p tcp -m comment --comment "default/web:http" -m tcp --dport 20004 -j USERSPACE-PROXY-REFUSE
--A USERSPACE-PROXY-G-U19968 -p udp -m conntrack --ctstate DNAT -m comment --comment "default/dns:dns" -m udp --dport 20002 -j ACCEPT
--A USERSPACE-PROXY-G-U19968 -p udp -m comment --comment "default/dns:dns" -m udp --dport 20002 -j USERSPACE-PROXY-REFUSE
 -A USERSPACE-PROXY-9a76768b4a11 -d fd00:96::a/128 -p tcp -m comment --comment "default/web:http" -m tcp --dport 80 -j DROP
 -A USERSPACE-PROXY-a67753464574 -d fd00:96::1:10/128 -p udp -m comment --comment "default/dns:dns" -m udp --dport 53 -j DROP
 -A USERSPACE-PROXY-NP-T30080 -p tcp -m comment --comment "default/web:http" -m tcp --dport 30080 -j DROP
 -A USERSPACE-PROXY-NP-U30016 -p udp -m comment --comment "default/dns:dns" -m udp --dport 30053 -j DROP
+-A USERSPACE-PROXY-NO-ENDPT -d fd00:96::1:0/120 -m comment --comment "addresses in fd00:96::1:0/120" -j USERSPACE-PROXY-Ra6775346457
+-A USERSPACE-PROXY-Ra6775346457 -d fd00:96::1:10/128 -p udp -m comment --comment "default/dns:dns has no endpoints" -m udp --dport 53 -j REJECT --reject-with icmp6-port-unreachable
+-A USERSPACE-PROXY-NO-ENDPT-X -m addrtype --dst-type LOCAL -m comment --comment "NodePorts: after the addresses" -j USERSPACE-PROXY-NO-ENDPT-XN
+-A USERSPACE-PROXY-NO-ENDPT-XN -p udp -m comment --comment "ports 30016 to 30079" -m udp --dport 30016:30079 -j USERSPACE-PROXY-XNP-U30016
+-A USERSPACE-PROXY-XNP-U30016 -p udp -m comment --comment "default/dns:dns has no endpoints" -m udp --dport 30053 -j REJECT --reject-with icmp6-port-unreachable
 -I INPUT 1 -m conntrack --ctstate INVALID,NEW -m comment --comment "Service portals and proxy ports" -j USERSPACE-PROXY-INPUT
 -I FORWARD 1 -m conntrack --ctstate INVALID,NEW -m comment --comment "Service portals and proxy ports" -j USERSPACE-PROXY-FORWARD
 -I OUTPUT 1 -m conntrack --ctstate INVALID,NEW -m comment --comment "Service portals and proxy ports" -j USERSPACE-PROXY-FORWARD
@@ -205,11 +217,14 @@ test('the longest chain names there can be fit', () => {
   }
 });
 
-test('a portal whose listener has no proxy port is neither redirected nor rejected', () => {
+test('a portal whose listener has no proxy port is not redirected but rejected', () => {
   const rules = buildRuleSet('IPv4', { desired, proxyPorts: new Map(), guardedPorts: [] });
   const targets = [...rules.nat.chains.values()].flat().map(({ target }) => target.kind);
   expect(targets.filter((kind) => kind !== 'jump')).toEqual([]);
-  expect(rules.filter.chains.get(`${CHAIN_PREFIX}NO-ENDPT`)).toHaveLength(1);
+  const rejected = [...rules.filter.chains.values()].flat().filter(({ target }) => target.kind === 'reject');
+  expect(rejected.map(({ comment }) => comment)).toEqual(
+    expect.arrayContaining(['default/web:http has no listener', 'default/dns:dns has no endpoints']),
+  );
 });
 
 test('no Services at all leave the skeleton: chains and jumps, and no rule that decides anything', () => {

@@ -130,7 +130,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('the proxy', () => {
       await wrapper.fail(['iptables-restore', 'ip6tables-restore'], message, exitCode);
       await proxy.writeManifest('more.yaml', web('more', 20));
       const failed = await proxy.logged(({ msg }) => String(msg).startsWith('Sync failed'), 'a failed sync');
-      expect(failed['error']).toContain(message);
+      expect(JSON.stringify(failed)).toContain(message);
       const status = async (path: string): Promise<number> => (await proxy.health(path)).status;
       await waitFor(async () => (await status('/healthz')) === 503, {
         timeoutMs: 10 * SYNC_PERIOD_MS,

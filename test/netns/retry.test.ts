@@ -110,18 +110,18 @@ describe.skipIf(canMakeNamespaces() !== undefined)('a Service with backends in t
     },
   );
 
-  test.for([
-    { name: 'the only one', pods: [1] },
-    { name: 'both', pods: [1, 2] },
-  ])('of which $name is silent resets its client when the budget is spent', async ({ pods }) => {
-    await lab.dropTraffic(lab.pod(1), { port: 8022 });
-    await lab.dropTraffic(lab.pod(2), { port: 8022 });
-    const number = 21 + pods.length;
-    await install({ name: `silent-${pods.length}`, number, ports: port(8022, 30_021 + pods.length) }, pods);
+  test('of which all are silent, one or two, resets its client when the budget is spent', async () => {
     const client = await lab.pod(4).agent();
+    for (const pod of [1, 2]) {
+      await lab.dropTraffic(lab.pod(pod), { port: 8022 });
+      const pods = [1, 2].slice(0, pod);
+      await install({ name: `silent-${pod}`, number: 21 + pod, ports: port(8022, 30_021 + pod) }, pods);
+    }
     const ends = await Promise.all(
-      (['IPv4', 'IPv6'] as const).map(async (family) =>
-        client.tcpEnd({ host: clusterIP(number, family), port: 80, timeoutMs: 10_000 }),
+      ([22, 23] as const).flatMap((number) =>
+        (['IPv4', 'IPv6'] as const).map(async (family) =>
+          client.tcpEnd({ host: clusterIP(number, family), port: 80, timeoutMs: 10_000 }),
+        ),
       ),
     );
     for (const end of ends) {
@@ -146,16 +146,16 @@ describe.skipIf(canMakeNamespaces() !== undefined)('a Service with backends in t
     // New connections first: one in the accept queue of a process that ends is lost whoever carries it.
     await lab.pod(1).run(['iptables', '-I', 'INPUT', '-p', 'tcp', '--dport', String(at), '--syn', ...target]);
     const before = await answeredBy('pod2');
-    await waitFor(async () => (await answeredBy('pod2')) >= before + 50, {
+    await waitFor(async () => (await answeredBy('pod2')) >= before + 20, {
       timeoutMs: 15_000,
-      what: '50 more answers',
+      what: '20 more answers',
     });
     const pod1 = await lab.pod(1).agent();
     await pod1.stopServer({ id: servers[0]?.id ?? 0 });
     const last = await answeredBy('pod2');
-    await waitFor(async () => (await answeredBy('pod2')) >= last + 50, {
+    await waitFor(async () => (await answeredBy('pod2')) >= last + 20, {
       timeoutMs: 15_000,
-      what: '50 more answers',
+      what: '20 more answers',
     });
     expect(await client.stopLoad(load)).toMatchObject({ failed: 0, failures: [] });
   });
@@ -172,7 +172,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('a Service with backends in t
     beforeAll(async () => {
       await install(NONE, []);
       const isRejected = async (): Promise<boolean> =>
-        (await proxy.rules('IPv6')).some((rule) => rule.includes('"default/none:udp has no endpoints"'));
+        (await proxy.rules('IPv6')).some((rule) => /"default\/none:udp.*-j REJECT/.test(rule));
       await waitFor(isRejected, { timeoutMs: 5_000, what: 'the REJECT rules' });
     });
 

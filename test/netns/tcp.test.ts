@@ -79,6 +79,22 @@ describe.skipIf(canMakeNamespaces() !== undefined)('TCP through the proxy', () =
     },
   );
 
+  test('a NodePort is found at every address of the node, from pods and from the node itself', async () => {
+    const addresses = [lab.node.ipv4, lab.bridge.ipv4, lab.node.ipv6, lab.bridge.ipv6];
+    const places = [
+      { client: await lab.pod(4).agent(), hosts: addresses },
+      { client: await lab.node.agent(), hosts: [...addresses, '127.0.0.1', '::1'] },
+      { client: await lab.ext.agent(), hosts: addresses },
+    ];
+    for (const { client, hosts } of places) {
+      for (const host of hosts) {
+        const answers = await client.tcpIdentify({ host, port: HTTP.nodePort, count: 3 });
+        const names = answers.map(({ ok, name, errno }) => (ok ? (name ?? '') : `failed: ${errno}`));
+        expect({ host, names: names.toSorted() }).toEqual({ host, names: ['pod1', 'pod2', 'pod3'] });
+      }
+    }
+  });
+
   test('large transfers in both directions at once are whole, and stay so when many run together', async () => {
     const client = await lab.pod(4).agent();
     const bytes = (isLong ? 64 : 4) * MEBIBYTE;

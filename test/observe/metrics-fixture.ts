@@ -16,11 +16,18 @@ export class MetricsFixture {
   readonly servicePorts: ServicePortStatistics[] = [];
   readonly dialDuration = new HistogramCounts(DIAL_DURATION_BUCKETS);
   readonly sessionDuration = new HistogramCounts(SESSION_DURATION_BUCKETS);
-  engine: EngineTotals = { datagramsIn: 0, datagramsOut: 0, datagramsDropped: 0, flowControlPauses: 0 };
+  engine: EngineTotals = {
+    datagramsIn: 0,
+    datagramsOut: 0,
+    datagramsDropped: 0,
+    flowControlPauses: 0,
+    listenerErrors: 0,
+  };
   inventory: Inventory = {
     listeners: 0,
     proxyPorts: 0,
     draining: 0,
+    listenersMissing: 0,
     problemsByCode: noProblems(),
     manifestErrors: 0,
     unusableInterfaces: 0,

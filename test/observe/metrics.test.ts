@@ -128,11 +128,18 @@ test('plain histogram counts come out as cumulative buckets with sum and count',
 
 test('engine totals and the inventory are exported under their names', async () => {
   const fixture = new MetricsFixture();
-  fixture.engine = { datagramsIn: 1, datagramsOut: 2, datagramsDropped: 3, flowControlPauses: 4 };
+  fixture.engine = {
+    datagramsIn: 1,
+    datagramsOut: 2,
+    datagramsDropped: 3,
+    flowControlPauses: 4,
+    listenerErrors: 5,
+  };
   fixture.inventory = {
     listeners: 5,
     proxyPorts: 6,
     draining: 7,
+    listenersMissing: 3,
     problemsByCode: { ERR_SERVICE_CONFLICT: 8 },
     manifestErrors: 9,
     unusableInterfaces: 10,
@@ -149,6 +156,8 @@ test('engine totals and the inventory are exported under their names', async () 
   expect(value('listeners')).toBe(5);
   expect(value('proxy_ports_allocated')).toBe(6);
   expect(value('listeners_draining')).toBe(7);
+  expect(value('listeners_missing')).toBe(3);
+  expect(value('listener_errors_total')).toBe(5);
   expect(value('invalid_objects', { code: 'ERR_SERVICE_CONFLICT' })).toBe(8);
   expect(value('invalid_objects', { code: 'ERR_SERVICE_INVALID' })).toBe(0);
   expect(families.get('userspace_proxy_invalid_objects')?.samples).toHaveLength(PROBLEM_CODES.length);
@@ -198,5 +207,5 @@ test('our own names carry their unit, and _total exactly when they are counters'
       (type === 'histogram' && !name.endsWith('_seconds')),
   );
   expect(misnamed).toEqual([]);
-  expect(own).toHaveLength(22);
+  expect(own).toHaveLength(24);
 });

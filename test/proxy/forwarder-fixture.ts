@@ -17,15 +17,8 @@ export class ForwarderFixture {
   readonly clock = new FakeClock();
   readonly logger = new RecordingLogger();
   readonly sessions = new FakeSessions(this.clock);
-  readonly faults: string[] = [];
   readonly forwarder = new Forwarder(
-    {
-      clock: this.clock,
-      logger: this.logger,
-      onListenerFault: (listener, errno) => {
-        this.faults.push(`${listener}: ${errno}`);
-      },
-    },
+    { clock: this.clock, logger: this.logger },
     { dialTimeoutsMs: [250, 500], balancer: { affinityCapacity: 100, random: () => 0 } },
   );
 

@@ -171,7 +171,7 @@ describe('a change of endpoints', () => {
 
     expect(fixture.sessions.endpointOf(session)).toBe('10.0.0.2:80');
     fixture.sessions.establish(session);
-    expect(fixture.statistics).toMatchObject({ dialRetries: 1, sessionsActive: 1 });
+    expect(fixture.statistics).toMatchObject({ dialRetries: 0, sessionsActive: 1, dials: { ok: 1 } });
   });
 
   test('refuses at once what was being dialled when the last endpoint goes', () => {
@@ -415,17 +415,6 @@ describe('events that mean nothing to it', () => {
     expect(decisions).toEqual([undefined, undefined, undefined]);
     expect(fixture.logger.lines).toEqual([]);
     expect(forwarder.statistics().servicePorts[0]).toMatchObject({ sessionsActive: 0, bytesToBackend: 0 });
-  });
-
-  test('the fault of a listener is passed on', () => {
-    const fixture = ForwarderFixture.serving([1]);
-
-    fixture.forwarder.handle(
-      [{ kind: 'listenerFault', listener: 1 as never, errno: 'EMFILE' }],
-      fixture.clock.now(),
-    );
-
-    expect(fixture.faults).toEqual(['1: EMFILE']);
   });
 });
 

@@ -2,7 +2,7 @@
  * The behaviour that kube-proxy 1.20.2 tests in `pkg/proxy/userspace/proxier_test.go`, from a Service object to
  * bytes at a backend, upstream's name beside each.
  */
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import type { Endpoint } from '../../src/model/endpoint.ts';
 import type { Protocol } from '../../src/model/service-port-name.ts';
 import { openBlackHole, openTcpBackend, closedTcpPort } from '../support/loopback-tcp.ts';
@@ -11,6 +11,9 @@ import { type ServiceTweak, makeService } from '../support/objects.ts';
 import { makeEndpoint } from '../support/snapshots.ts';
 import { waitFor } from '../support/wait.ts';
 import { type PortalAddress, UserspaceNode } from './userspace-node.ts';
+
+// Longer than any wait in a test, so that one that fails says for what it waited.
+vi.setConfig({ testTimeout: 60_000 });
 
 const CLUSTER_IP = '10.96.0.10';
 
@@ -246,29 +249,29 @@ describe.each(['TCP', 'UDP'] as const)('a %s Service', (protocol) => {
   });
 
   test('leaves no session open when its clients have gone', async () => {
-    const node = new UserspaceNode({ udpRepliedTimeoutMs: 200, udpUnrepliedTimeoutMs: 200 });
+    const node = new UserspaceNode({ udpRepliedTimeoutMs: 1500, udpUnrepliedTimeoutMs: 1500 });
     node.setEndpoints('echo', 'p', protocol, [await openEcho(protocol, 'backend')]);
     await node.apply(makeEchoService(protocol));
     const portal = { address: CLUSTER_IP, port: 80, protocol };
 
     await Promise.all(Array.from({ length: 20 }, async () => node.ask(portal, 'x')));
 
-    await waitFor(() => node.sessionsActive === 0, { timeoutMs: 5000, what: 'all sessions to end' });
+    await waitFor(() => node.sessionsActive === 0, { timeoutMs: 20_000, what: 'all sessions to end' });
     expect(node.forwarder.statistics().servicePorts.map(({ sessionsTotal }) => sessionsTotal)).toEqual([20]);
   });
 });
 
 // TestUDPProxyTimeout
 test('a UDP session ends when its client is silent, not before', async () => {
-  const node = new UserspaceNode({ udpUnrepliedTimeoutMs: 250, udpRepliedTimeoutMs: 250 });
+  const node = new UserspaceNode({ udpUnrepliedTimeoutMs: 800, udpRepliedTimeoutMs: 800 });
   node.setEndpoints('echo', 'p', 'UDP', [await openEcho('UDP', 'backend')]);
   await node.apply(makeEchoService('UDP'));
 
   const startedAt = performance.now();
   await node.ask({ address: CLUSTER_IP, port: 80, protocol: 'UDP' }, 'x');
-  await waitFor(() => node.sessionsActive === 0, { timeoutMs: 2000, what: 'the session to end' });
+  await waitFor(() => node.sessionsActive === 0, { timeoutMs: 10_000, what: 'the session to end' });
 
-  expect(performance.now() - startedAt).toBeGreaterThanOrEqual(245);
+  expect(performance.now() - startedAt).toBeGreaterThanOrEqual(795);
   expect(node.forwarder.statistics().servicePorts[0]?.closes.idle).toBe(1);
 });
 
@@ -333,6 +336,7 @@ describe('backends that do not answer', () => {
 
     expect(new Set(answers)).toEqual(new Set(['alive: x']));
     const [statistics] = node.forwarder.statistics().servicePorts;
+    // Each turn of the two gives the black hole one of two clients; each of those is dialled once more.
     expect(statistics?.dials.timeout).toBe(25);
     expect(statistics?.dialRetries).toBe(25);
   });

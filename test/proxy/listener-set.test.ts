@@ -111,12 +111,40 @@ describe('opening', () => {
       openAtGuard = fixture.engine.ports;
       expect(fixture.guardedPorts).toEqual([1000, 1001]);
       expect(fixture.set.proxyPorts()).toEqual(new Map());
+      expect(fixture.set.plannedPorts()).toEqual(
+        new Map([
+          ['a', 1000],
+          ['b', 1001],
+        ]),
+      );
     };
 
     await fixture.set.ensureOpen([tcp('a'), tcp('b')], guard);
 
     expect(openAtGuard).toEqual([]);
     expect(fixture.engine.ports).toEqual([1000, 1001]);
+  });
+
+  test('its version changes whenever the ports do, and not otherwise', async () => {
+    const fixture = new Fixture();
+    const versions: number[] = [];
+    const note = (): void => {
+      versions.push(fixture.set.version);
+    };
+    note();
+    await fixture.sync(tcp('web'));
+    note();
+    await fixture.sync();
+    note();
+    await vi.advanceTimersByTimeAsync(GRACE_MS);
+    note();
+    expect(versions).toEqual([...new Set(versions)].toSorted((a, b) => a - b));
+    await fixture.sync(tcp('web'));
+    const opened = fixture.set.version;
+
+    await fixture.sync(tcp('web'));
+
+    expect(fixture.set.version).toBe(opened);
   });
 
   test('what is open stays open, and needs no guard', async () => {
@@ -262,6 +290,39 @@ describe('a listener that is not wanted any more', () => {
     expect(fixture.changes).toBe(1);
   });
 
+  test('is guarded until it is closed, however long closing takes', async () => {
+    const fixture = new Fixture();
+    await fixture.sync(tcp('web'));
+    await fixture.sync();
+    const gate = Promise.withResolvers<void>();
+    fixture.engine.gate = async () => gate.promise;
+
+    await vi.advanceTimersByTimeAsync(GRACE_MS);
+    expect(fixture.guardedPorts).toEqual([1000]);
+    expect(fixture.changes).toBe(0);
+    gate.resolve();
+    await vi.advanceTimersByTimeAsync(0);
+
+    expect(fixture.guardedPorts).toEqual([]);
+    expect(fixture.changes).toBe(1);
+  });
+
+  test('wanted again while it closes, it is opened on another port', async () => {
+    const fixture = new Fixture();
+    await fixture.sync(tcp('web'));
+    await fixture.sync();
+    const gate = Promise.withResolvers<void>();
+    fixture.engine.gate = async () => gate.promise;
+    await vi.advanceTimersByTimeAsync(GRACE_MS);
+
+    const syncing = fixture.sync(tcp('web'));
+    gate.resolve();
+    await syncing;
+
+    expect(fixture.set.proxyPorts()).toEqual(new Map([['web', 1001]]));
+    expect(fixture.engine.ports).toEqual([1001]);
+  });
+
   test('wanted again during the grace period, it goes on as if nothing had been', async () => {
     const fixture = new Fixture();
     await fixture.sync(tcp('web'));
@@ -354,6 +415,40 @@ describe("the node's addresses", () => {
     expect([...fixture.keyById.values()].toSorted()).toEqual(['dns', 'other']);
   });
 
+  test('that clash take nothing away before the rules point at the new port', async () => {
+    const fixture = new Fixture();
+    await fixture.sync(udp('dns', '10.0.0.1'));
+    fixture.engine.held.add('10.0.0.2:1000');
+    const wanted = udp('dns', '10.0.0.1', '10.0.0.2');
+
+    // The rules could not be written: nobody says what may go.
+    await fixture.set.ensureOpen([wanted], fixture.guard);
+    await vi.advanceTimersByTimeAsync(10 * GRACE_MS);
+    expect(fixture.engine.ports).toEqual([1000, 1001]);
+    expect(new Set(fixture.guardedPorts)).toEqual(new Set([1000, 1001]));
+    await fixture.sync(wanted);
+    await vi.advanceTimersByTimeAsync(GRACE_MS);
+
+    expect(fixture.engine.ports).toEqual([1001]);
+    expect(fixture.set.proxyPorts()).toEqual(new Map([['dns', 1001]]));
+  });
+
+  test('that clash are not followed by the listener that drains for them when it is wanted again', async () => {
+    const fixture = new Fixture();
+    await fixture.sync(udp('dns', '10.0.0.1'));
+    fixture.engine.held.add('10.0.0.2:1000');
+    await fixture.sync(udp('dns', '10.0.0.1', '10.0.0.2'));
+    await fixture.sync();
+
+    await fixture.sync(udp('dns', '10.0.0.1', '10.0.0.2'));
+
+    expect(fixture.set.proxyPorts()).toEqual(new Map([['dns', 1001]]));
+    expect(fixture.engine.calls.filter((call) => call.startsWith('open'))).toEqual([
+      'open 1000',
+      'open 1001',
+    ]);
+  });
+
   test('that cannot be bound for another reason are a fault, tried again by the next call', async () => {
     const fixture = new Fixture();
     await fixture.sync(udp('dns', '10.0.0.1'));
@@ -365,33 +460,5 @@ describe("the node's addresses", () => {
     fixture.engine.faults.clear();
 
     expect(await fixture.sync(wanted)).toEqual([]);
-  });
-});
-
-describe('a listener that failed by itself', () => {
-  test('is closed, told, and opened again by the next call', async () => {
-    const fixture = new Fixture();
-    await fixture.sync(tcp('web'), tcp('api'));
-
-    fixture.set.listenerFailed(fixture.engine.idOf(1000), 'EMFILE');
-    await vi.advanceTimersByTimeAsync(0);
-    expect([...fixture.set.proxyPorts().keys()]).toEqual(['api']);
-    expect(fixture.logger.at('error').map(({ fields }) => fields)).toEqual([
-      { servicePort: 'default/web', protocol: 'TCP', family: 'IPv4', port: 1000, errno: 'EMFILE' },
-    ]);
-    await fixture.sync(tcp('web'), tcp('api'));
-
-    expect(fixture.engine.calls).toEqual(['open 1000', 'open 1001', 'close 1000', 'open 1000']);
-    expect(fixture.keyById.size).toBe(2);
-  });
-
-  test('that nobody knows changes nothing', async () => {
-    const fixture = new Fixture();
-    await fixture.sync(tcp('web'));
-
-    fixture.set.listenerFailed(99 as ListenerId, 'EMFILE');
-
-    expect(fixture.set.openCount).toBe(1);
-    expect(fixture.logger.lines).toEqual([]);
   });
 });

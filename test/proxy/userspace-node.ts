@@ -25,6 +25,8 @@ import { PacketTracer, makePacket } from '../support/packet-tracer.ts';
 import { RecordingLogger } from '../support/recording-logger.ts';
 import { waitFor } from '../support/wait.ts';
 
+const ADDRESSES = { all: ['127.0.0.1'], redirect: { IPv4: ['127.0.0.1'], IPv6: [] } };
+
 export interface PortalAddress extends SocketAddress {
   readonly protocol: Protocol;
 }
@@ -44,13 +46,7 @@ export class UserspaceNode {
     const { logger } = this;
     const clock = systemClock;
     this.forwarder = new Forwarder(
-      {
-        clock,
-        logger,
-        onListenerFault: (listener, errno) => {
-          throw new Error(`listener ${listener} failed: ${errno}`);
-        },
-      },
+      { clock, logger },
       {
         dialTimeoutsMs: [250, 500, 1000, 2000],
         balancer: { affinityCapacity: 100, random: Math.random },
@@ -92,7 +88,7 @@ export class UserspaceNode {
       rules: [new RuleInstaller(new Iptables('IPv4', this.kernel.exec))],
       portStore: new FakePortStore(journal),
       observer: new FakeObserver(journal),
-      nodeAddresses: () => ({ all: ['127.0.0.1'], redirect: { IPv4: ['127.0.0.1'], IPv6: [] } }),
+      nodeAddresses: () => ADDRESSES,
     });
     onTestFinished(async () => {
       await this.#syncing;

@@ -5,7 +5,8 @@ import type { RuleSet, TableName } from '../../src/iptables/rule.ts';
 import type { IpFamily } from '../../src/model/address.ts';
 import type { ListenerBackends } from '../../src/proxy/backend.ts';
 import type { ListenerPort, WantedListener } from '../../src/proxy/listener-set.ts';
-import type { Backends, FamilyRules, Listeners, PortStore } from '../../src/sync/proxier.ts';
+import type { FamilyRules, Listeners } from '../../src/sync/family-sync.ts';
+import type { Backends, PortStore } from '../../src/sync/proxier.ts';
 import type { FamilySync, ResyncReason, SyncKind, SyncObserver } from '../../src/sync/sync-observer.ts';
 
 export type Journal = string[];
@@ -37,7 +38,10 @@ export class FakeListeners implements Listeners {
   readonly #journal: Journal;
   readonly #open = new Map<string, ListenerPort>();
   readonly #draining: ListenerPort[] = [];
-  #pending: ListenerPort[] = [];
+  #pending: ReadonlyMap<string, ListenerPort> = new Map();
+  version = 0;
+  /** What the last `ensureOpen` was asked for. */
+  wanted: readonly WantedListener[] = [];
   /** Faults of single listeners by key. */
   readonly faults = new Map<string, ProxyError>();
   #nextPort = 1000;
@@ -50,6 +54,7 @@ export class FakeListeners implements Listeners {
     wanted: readonly WantedListener[],
     guard: () => Promise<void>,
   ): Promise<readonly ProxyError[]> {
+    this.wanted = wanted;
     const missing = wanted.filter(({ key }) => !this.#open.has(key));
     if (missing.length === 0) return [];
     const opening = new Map(
@@ -58,14 +63,15 @@ export class FakeListeners implements Listeners {
         { family, protocol, servicePortName, port: this.#nextPort++ },
       ]),
     );
-    this.#pending = [...opening.values()];
+    this.#pending = opening;
     await guard();
-    this.#pending = [];
+    this.#pending = new Map();
     const faults: ProxyError[] = [];
     for (const [key, port] of opening) {
       const fault = this.faults.get(key);
       if (fault === undefined) {
         this.#open.set(key, port);
+        this.version += 1;
         this.#journal.push(`open ${key}`);
       } else {
         faults.push(fault);
@@ -79,6 +85,7 @@ export class FakeListeners implements Listeners {
       if (port.family !== family || keys.has(key)) continue;
       this.#open.delete(key);
       this.#draining.push(port);
+      this.version += 1;
       this.#journal.push(`drain ${key}`);
     }
   }
@@ -87,8 +94,12 @@ export class FakeListeners implements Listeners {
     return new Map([...this.#open].map(([key, { port }]) => [key, port]));
   }
 
+  plannedPorts(): ReadonlyMap<string, number> {
+    return new Map([...this.#open, ...this.#pending].map(([key, { port }]) => [key, port]));
+  }
+
   guardedPorts(): readonly ListenerPort[] {
-    return [...this.#open.values(), ...this.#pending, ...this.#draining];
+    return [...this.#open.values(), ...this.#pending.values(), ...this.#draining];
   }
 }
 
@@ -97,6 +108,8 @@ export class FakeRules implements FamilyRules {
   readonly family: IpFamily;
   readonly #journal: Journal;
   readonly installed: RuleSet[] = [];
+  /** Both tables were written and nothing has spoilt that since. */
+  #isWhole = false;
   /** What the next installs do instead, one each. */
   readonly faults: (Error | undefined)[] = [];
   /** What `verify` finds. */
@@ -115,14 +128,20 @@ export class FakeRules implements FamilyRules {
     this.#journal.push(`install ${this.family} ${tables.join('+')}`);
     await this.gate();
     const fault = this.faults.shift();
-    if (fault !== undefined) throw fault;
+    if (fault !== undefined) {
+      this.#isWhole = false;
+      throw fault;
+    }
     this.installed.push(wanted);
-    return { kind: this.installed.length === 1 ? 'full' : 'partial', rulesWritten: { nat: 1, filter: 1 } };
+    const kind = this.#isWhole ? 'partial' : 'full';
+    this.#isWhole = tables.length === 2;
+    return { kind, rulesWritten: { nat: 1, filter: 1 } };
   }
 
   async verify(): Promise<boolean> {
     this.#journal.push(`verify ${this.family}`);
     if (this.verifyFault !== undefined) throw this.verifyFault;
+    if (this.isChanged) this.#isWhole = false;
     return this.isChanged;
   }
 

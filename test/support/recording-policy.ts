@@ -54,7 +54,7 @@ export class RecordingPolicy implements Policy {
 
   /** The events of one session, in order. */
   of(session: SessionId): readonly EngineEvent[] {
-    return this.timed.map(({ event }) => event).filter((event) => sessionOf(event) === session);
+    return this.timed.map(({ event }) => event).filter((event) => event.session === session);
   }
 
   kindsOf(session: SessionId): readonly EngineEvent['kind'][] {
@@ -67,14 +67,13 @@ export class RecordingPolicy implements Policy {
 
   /** When an event of that kind came for that session; throws when it did not. */
   timeOf(session: SessionId, kind: EngineEvent['kind']): number {
-    const found = this.timed.find(({ event }) => event.kind === kind && sessionOf(event) === session);
+    const found = this.timed.find(({ event }) => event.kind === kind && event.session === session);
     if (found === undefined) throw new Error(`session ${session} has no event ${kind}`);
     return found.at;
   }
 
   #check(event: EngineEvent): void {
-    const session = sessionOf(event);
-    if (session === undefined) return;
+    const { session } = event;
     if (event.kind === 'opened') {
       if (this.#seen.has(session)) this.violations.push(`session id ${session} was used before`);
       if (this.#seen.has(event.listener))
@@ -86,8 +85,4 @@ export class RecordingPolicy implements Policy {
     }
     if (event.kind === 'closed') this.open.delete(session);
   }
-}
-
-function sessionOf(event: EngineEvent): SessionId | undefined {
-  return event.kind === 'listenerFault' ? undefined : event.session;
 }

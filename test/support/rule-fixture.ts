@@ -1,6 +1,7 @@
 /** From API objects straight to the desired state and its rules, with proxy ports given out in order. */
 import type { V1EndpointSlice, V1Service } from '@kubernetes/client-node';
-import { type DesiredState, type ListenerKey, buildDesiredState } from '../../src/desired/desired-state.ts';
+import { type DesiredState, buildDesiredState } from '../../src/desired/desired-state.ts';
+import type { ListenerKey } from '../../src/desired/portal.ts';
 import { KernelTable } from '../../src/iptables/kernel-table.ts';
 import { renderFullUpdate } from '../../src/iptables/render.ts';
 import type { RuleSet } from '../../src/iptables/rule.ts';

@@ -4,7 +4,8 @@ import { ProxyError, isProxyError } from '../../src/errors.ts';
 import { Iptables } from '../../src/iptables/iptables.ts';
 import { RuleInstaller } from '../../src/iptables/installer.ts';
 import type { Snapshot } from '../../src/model/snapshot.ts';
-import { type FamilyRules, Proxier } from '../../src/sync/proxier.ts';
+import type { FamilyRules, NodeAddresses } from '../../src/sync/family-sync.ts';
+import { Proxier } from '../../src/sync/proxier.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { KernelExec } from '../support/fake-exec.ts';
 import {
@@ -37,6 +38,10 @@ const ONLY_API = makeSnapshot([api, makeEndpoints(3)]);
 const BOTH = makeSnapshot([web, makeEndpoints(1, 2)], [api, makeEndpoints(3)]);
 const DUAL = makeSnapshot([dualWeb, [...makeEndpoints(1), makeEndpoint('fd00:1::1', 80)]]);
 
+function nodeWith(...redirect: readonly string[]): NodeAddresses {
+  return { all: ['127.0.0.1', ...redirect], redirect: { IPv4: redirect, IPv6: [] } };
+}
+
 class Fixture<Rules extends FamilyRules = FakeRules> {
   readonly journal: Journal;
   readonly logger = new RecordingLogger();
@@ -46,6 +51,7 @@ class Fixture<Rules extends FamilyRules = FakeRules> {
   readonly observer: FakeObserver;
   readonly rules: readonly Rules[];
   readonly proxier: Proxier;
+  addresses: NodeAddresses = nodeWith('192.168.77.2');
 
   constructor(rules: readonly Rules[], journal: Journal = []) {
     this.journal = journal;
@@ -62,10 +68,7 @@ class Fixture<Rules extends FamilyRules = FakeRules> {
       rules,
       portStore: this.portStore,
       observer: this.observer,
-      nodeAddresses: () => ({
-        all: ['127.0.0.1', '192.168.77.2'],
-        redirect: { IPv4: ['192.168.77.2'], IPv6: [] },
-      }),
+      nodeAddresses: () => this.addresses,
     });
   }
 
@@ -169,15 +172,25 @@ describe('the order of its steps', () => {
     await fixture.apply(ONLY_WEB);
     fixture.news();
 
-    await fixture.proxier.sync({ isPeriodic: false });
+    await fixture.apply(makeSnapshot([makeServicePort({ name: 'web' }, { port: 81 }), makeEndpoints(1, 2)]));
 
-    expect(fixture.news()).toEqual([
+    expect(fixture.news().slice(2)).toEqual([
       'sync started',
       'install IPv4 nat+filter',
       `retain backends ${WEB}`,
-      'save ports',
       'sync succeeded',
     ]);
+  });
+
+  test('a sync with nothing new touches neither listeners nor rules nor the port store', async () => {
+    const fixture = makeFixture();
+    await fixture.apply(ONLY_WEB);
+    fixture.news();
+
+    await fixture.proxier.sync({ isPeriodic: false });
+
+    expect(fixture.news()).toEqual(['sync started', `retain backends ${WEB}`, 'sync succeeded']);
+    expect(fixture.observer.families.map(({ kind }) => kind)).toEqual(['full', 'endpoints']);
   });
 
   test('each family is a pass of its own', async () => {
@@ -205,7 +218,7 @@ describe('the order of its steps', () => {
     await fixture.proxier.sync({ isPeriodic: true });
 
     expect(fixture.news().slice(0, 3)).toEqual(['sync started', 'verify IPv4', 'install IPv4 nat+filter']);
-    expect(fixture.observer.resyncs).toEqual(['foreign_change']);
+    expect(fixture.observer.resyncs).toEqual(['start', 'foreign_change']);
     expect(fixture.logger.at('warn').map(({ fields }) => fields)).toEqual([{ family: 'IPv4' }]);
   });
 });
@@ -327,7 +340,11 @@ describe('faults', () => {
 
     expect(isProxyError(await fixture.failure(true), 'ERR_IPTABLES_UNAVAILABLE')).toBe(true);
 
-    expect(fixture.news().filter((line) => line.startsWith('install'))).toEqual(['install IPv6 nat+filter']);
+    expect(fixture.news().filter((line) => line.startsWith('verify'))).toEqual([
+      'verify IPv4',
+      'verify IPv6',
+    ]);
+    expect(fixture.observer.families.slice(2).map(({ family }) => family)).toEqual(['IPv6']);
   });
 
   test('several faults become one, with the first as its cause', async () => {
@@ -349,7 +366,11 @@ describe('faults', () => {
     expect(rulesOf(fixture).redirects).toEqual(['default/api → 1000']);
     expect(fixture.observer.families).toHaveLength(1);
     expect(fixture.portStore.saved).toEqual(new Map([[API, 1000]]));
-    expect(fixture.journal).not.toContain('sync succeeded');
+    // Its own Service is harmed, the node is not.
+    expect(fixture.journal.at(-1)).toBe('sync succeeded');
+    fixture.listeners.faults.clear();
+    await fixture.proxier.sync({ isPeriodic: false });
+    expect(rulesOf(fixture).redirects).toHaveLength(2);
   });
 
   test.each([
@@ -375,6 +396,7 @@ describe('faults', () => {
 
     await fixture.proxier.sync({ isPeriodic: false });
     rulesOf(fixture).faults.push(fault);
+    fixture.proxier.update(BOTH, []);
     await fixture.failure();
 
     expect(fixture.observer.restoreFailures).toEqual(later);
@@ -419,6 +441,39 @@ describe('an update during a sync', () => {
   });
 });
 
+describe("the node's addresses", () => {
+  const dns = makeServicePort({ name: 'dns', protocol: 'UDP' });
+  const ONLY_DNS = makeSnapshot([dns, makeEndpoints(1)]);
+  const both = ['192.168.77.2', '192.168.78.2'];
+
+  test('are followed by the next sync, though no rule is different', async () => {
+    const fixture = makeFixture();
+    await fixture.apply(ONLY_DNS);
+
+    fixture.addresses = nodeWith(...both);
+    fixture.proxier.nodeChanged();
+    await fixture.proxier.sync({ isPeriodic: false });
+
+    expect(fixture.listeners.wanted.map(({ addresses }) => addresses)).toEqual([both]);
+  });
+
+  test('that change during a sync are followed by the next one', async () => {
+    const fixture = makeFixture();
+    fixture.proxier.update(ONLY_DNS, []);
+    const gate = Promise.withResolvers<void>();
+    rulesOf(fixture).gate = async () => gate.promise;
+    const syncing = fixture.proxier.sync({ isPeriodic: false });
+    fixture.addresses = nodeWith(...both);
+    fixture.proxier.nodeChanged();
+    gate.resolve();
+    await syncing;
+
+    await fixture.proxier.sync({ isPeriodic: false });
+
+    expect(fixture.listeners.wanted.map(({ addresses }) => addresses)).toEqual([both]);
+  });
+});
+
 describe('what it says', () => {
   test('a port store that fails is told once, and again only after it had worked', async () => {
     const fixture = makeFixture();
@@ -426,13 +481,14 @@ describe('what it says', () => {
     await fixture.apply(ONLY_WEB);
     await fixture.apply(ONLY_WEB);
     expect(fixture.logger.at('warn').map(({ fields }) => fields)).toEqual([
-      { error: 'read-only file system' },
+      { error: fixture.portStore.fault },
     ]);
 
     fixture.portStore.fault = undefined;
     await fixture.apply(ONLY_WEB);
+    expect(fixture.portStore.saved).toEqual(new Map([[WEB, 1000]]));
     fixture.portStore.fault = new Error('no space left');
-    await fixture.apply(ONLY_WEB);
+    await fixture.apply(BOTH);
 
     expect(fixture.logger.at('warn')).toHaveLength(2);
     expect(fixture.journal.at(-1)).toBe('sync succeeded');

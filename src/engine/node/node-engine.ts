@@ -38,6 +38,7 @@ export class NodeEngine implements Engine {
     datagramsOut: 0,
     datagramsDropped: 0,
     flowControlPauses: 0,
+    listenerErrors: 0,
   };
   readonly #sessions = new Map<SessionId, NodeSession>();
   readonly #listeners = new Map<ListenerId, TcpListener | UdpListener>();
@@ -118,7 +119,9 @@ export class NodeEngine implements Engine {
       { address, port, isIPv6: family === 'IPv6' },
       {
         onConnection: (socket) => this.#accept(id, socket),
-        onFault: (errno) => this.#reporter.report({ kind: 'listenerFault', listener: id, errno }),
+        onError: () => {
+          this.#totals.listenerErrors += 1;
+        },
       },
     );
   }
@@ -137,9 +140,9 @@ export class NodeEngine implements Engine {
       onClosed: ({ id }) => this.#sessions.delete(id),
     });
     this.#sessions.set(session.id, session);
-    session.start(
-      this.#reporter.report({ kind: 'opened', listener, session: session.id, client: { address, port } }),
-    );
+    const client = { address, port };
+    const decision = this.#reporter.report({ kind: 'opened', listener, session: session.id, client });
+    if (decision !== undefined) session.answer(decision);
   }
 
   async #openUdp(id: ListenerId, { addresses, port, family }: ListenerSpec): Promise<UdpListener> {
@@ -147,7 +150,9 @@ export class NodeEngine implements Engine {
       { port, isIPv6: family === 'IPv6' },
       {
         openSession: (client, local) => this.#openUdpSession(id, client, local),
-        onFault: (errno) => this.#reporter.report({ kind: 'listenerFault', listener: id, errno }),
+        onError: () => {
+          this.#totals.listenerErrors += 1;
+        },
       },
     );
     try {
@@ -164,6 +169,11 @@ export class NodeEngine implements Engine {
     { address, port }: SocketAddress,
     local: UdpLocalSocket,
   ): UdpSession | undefined {
+    // Legal on the wire and impossible to answer: Node throws when it is asked to send to port 0.
+    if (port === 0) {
+      this.#totals.datagramsDropped += 1;
+      return undefined;
+    }
     this.#udpSessions.evictable()?.end('evicted');
     const session = new UdpSession(
       { address, port },

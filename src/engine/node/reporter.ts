@@ -43,4 +43,5 @@ export interface MutableTotals {
   datagramsOut: number;
   datagramsDropped: number;
   flowControlPauses: number;
+  listenerErrors: number;
 }

@@ -1,7 +1,6 @@
 /** A listening TCP socket that accepts at once and hands every connection on, paused. */
 import { setImmediate as afterPoll } from 'node:timers/promises';
 import { type Server, type Socket, createServer } from 'node:net';
-import { errnoText } from './errno.ts';
 import { KEEP_ALIVE_DELAY_MS } from './tcp-session.ts';
 
 /** A burst waits in the kernel; the kernel cuts this to net.core.somaxconn. */
@@ -9,7 +8,8 @@ const BACKLOG = 4096;
 
 export interface TcpListenerHandlers {
   readonly onConnection: (socket: Socket) => void;
-  readonly onFault: (errno: string) => void;
+  /** A connection could not be accepted; the socket goes on listening. */
+  readonly onError: () => void;
 }
 
 export class TcpListener {
@@ -26,7 +26,7 @@ export class TcpListener {
   /** Accepting when resolved; rejects with the system's error. */
   static async open(
     { address, port, isIPv6 }: { readonly address: string; readonly port: number; readonly isIPv6: boolean },
-    { onConnection, onFault }: TcpListenerHandlers,
+    { onConnection, onError }: TcpListenerHandlers,
   ): Promise<TcpListener> {
     const server = createServer({
       allowHalfOpen: true,
@@ -41,7 +41,7 @@ export class TcpListener {
     server.listen({ host: address, port, backlog: BACKLOG, ipv6Only: isIPv6, exclusive: true }, resolve);
     await promise;
     server.off('error', reject);
-    server.on('error', (error) => onFault(errnoText(error)));
+    server.on('error', onError);
     return new TcpListener(server);
   }
 

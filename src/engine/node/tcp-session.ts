@@ -7,6 +7,7 @@
  *         └─ dialFailed┘
  */
 import { type Socket, connect } from 'node:net';
+import { setImmediate as afterPoll } from 'node:timers/promises';
 import type { CloseCause, Decision, SessionId } from '../engine.ts';
 import { dialFailureFromErrno, errnoText } from './errno.ts';
 import type { MutableTotals, NodeSession, Reporter } from './reporter.ts';
@@ -34,7 +35,7 @@ export class TcpSession implements NodeSession {
   readonly #client: Socket;
   #state: State = { kind: 'deciding' };
 
-  /** Takes ownership of `client`, which must be paused. Nothing is reported before `start`. */
+  /** Takes ownership of `client`, which must be paused. Reports nothing by itself before the first `answer` or the client's reset. */
   constructor(client: Socket, deps: TcpSessionDeps) {
     this.id = deps.reporter.nextSessionId();
     this.#deps = deps;
@@ -50,11 +51,6 @@ export class TcpSession implements NodeSession {
 
   get bytesOut(): number {
     return this.#state.kind === 'relaying' ? this.#state.backend.bytesRead : 0;
-  }
-
-  /** Acts on the decision for `opened`, if there is one yet. */
-  start(decision: Decision | undefined): void {
-    if (decision !== undefined) this.answer(decision);
   }
 
   answer(decision: Decision): void {
@@ -78,7 +74,7 @@ export class TcpSession implements NodeSession {
       keepAlive: true,
       keepAliveInitialDelay: KEEP_ALIVE_DELAY_MS,
     });
-    const timer = setTimeout(() => this.#dialFailed('ETIMEDOUT'), timeoutMs);
+    const timer = setTimeout(() => void this.#dialTimedOut(backend), timeoutMs);
     this.#state = { kind: 'dialling', backend, timer };
     backend.on('error', (error) => this.#backendFailed(backend, errnoText(error)));
     backend.once('connect', () => this.#established(backend, timer));
@@ -87,6 +83,12 @@ export class TcpSession implements NodeSession {
   #backendFailed(backend: Socket, errno: string): void {
     if (this.#state.kind === 'relaying') this.#end('backendReset');
     else if (this.#state.kind === 'dialling' && this.#state.backend === backend) this.#dialFailed(errno);
+  }
+
+  /** After a stall the loop runs timers before it looks at sockets: the answer may be there already. */
+  async #dialTimedOut(backend: Socket): Promise<void> {
+    await afterPoll();
+    if (this.#state.kind === 'dialling' && this.#state.backend === backend) this.#dialFailed('ETIMEDOUT');
   }
 
   #dialFailed(errno: string): void {
@@ -141,10 +143,20 @@ export class TcpSession implements NodeSession {
     this.#abandonDial();
     this.#state = { kind: 'closed' };
     if (cause !== 'fin') {
-      this.#client.resetAndDestroy();
-      if (state.kind === 'relaying') state.backend.resetAndDestroy();
+      resetSocket(this.#client);
+      if (state.kind === 'relaying') resetSocket(state.backend);
     }
     this.#deps.reporter.report({ kind: 'closed', session: this.id, cause, bytesIn, bytesOut });
     this.#deps.onClosed(this);
   }
+}
+
+/**
+ * RST, and the descriptor gone. While a FIN is on its way to the kernel a reset is refused (EINVAL) and the handle
+ * would stay open for ever; everything has been delivered by then, so closing loses nothing.
+ */
+function resetSocket(socket: Socket): void {
+  const isShuttingDown = socket.writableEnded && socket.writableLength === 0 && !socket.writableFinished;
+  if (isShuttingDown) socket.destroy();
+  else socket.resetAndDestroy();
 }

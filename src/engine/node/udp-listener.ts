@@ -6,14 +6,14 @@
  */
 import { type RemoteInfo, type Socket, createSocket } from 'node:dgram';
 import type { SocketAddress } from '../engine.ts';
-import { errnoText } from './errno.ts';
 import { literalLookup } from './literal-lookup.ts';
 import type { UdpSession } from './udp-session.ts';
 
 export interface UdpListenerHandlers {
   /** The first datagram of a client on that socket; undefined when it is to be dropped. */
   readonly openSession: (client: SocketAddress, socket: UdpLocalSocket) => UdpSession | undefined;
-  readonly onFault: (errno: string) => void;
+  /** The socket met a fault and goes on. */
+  readonly onError: () => void;
 }
 
 /** One bound socket with the sessions that came in by it. */
@@ -85,7 +85,7 @@ export class UdpListener {
       throw error;
     }
     socket.off('error', reject);
-    socket.on('error', (error) => this.#handlers.onFault(errnoText(error)));
+    socket.on('error', () => this.#handlers.onError());
     const local = new UdpLocalSocket(socket);
     socket.on('message', (datagram, client) => this.#receive(local, datagram, client));
     this.#socketByAddress.set(address, local);

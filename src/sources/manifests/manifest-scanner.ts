@@ -23,7 +23,12 @@ export interface Scan {
   readonly ignoredKinds: readonly string[];
   /** A file changed while it was read: scan again soon. */
   readonly isUnsettled: boolean;
+  /** No path has ever been readable: nothing is known, which is not the same as that there is nothing. */
+  readonly isBlind: boolean;
 }
+
+/** A directory that never holds still is taken as it is after this many looks. */
+const MAX_LOOKS = 5;
 
 interface TrackedFile {
   readonly signature: string;
@@ -69,17 +74,20 @@ export class ManifestScanner {
 
   /** True when a scan may find something new: a cheap look at names and time stamps. */
   async looksChanged(): Promise<boolean> {
-    for (const root of this.#roots) {
-      if (!isSameListing(root.listing, await listPath(root.path))) return true;
-    }
     const now = this.#clock.now();
-    for (const [path, { signature, youngUntil }] of this.#files) {
-      if (youngUntil > now || signature !== (await signatureOfPath(path))) return true;
-    }
-    return false;
+    const isYoung = [...this.#files.values()].some(({ youngUntil }) => youngUntil > now);
+    return isYoung || this.#hasMoved();
   }
 
+  /** What the paths held at one moment: a Service that moves from file to file is never seen in neither. */
   async scan(): Promise<Scan> {
+    let scan = await this.#scanOnce();
+    for (let looks = 1; looks < MAX_LOOKS && (await this.#hasMoved()); looks += 1)
+      scan = await this.#scanOnce();
+    return scan;
+  }
+
+  async #scanOnce(): Promise<Scan> {
     this.#roots = await Promise.all(this.#roots.map(listedRoot));
     const unlisted = new Set(
       this.#roots.flatMap(({ listing, files }) => (listing.kind === 'unreadable' ? files : [])),
@@ -99,7 +107,19 @@ export class ManifestScanner {
       problems: [...this.#roots.flatMap(rootProblems), ...[...files].flatMap(fileProblems)],
       ignoredKinds: [...new Set(tracked.flatMap(({ ignoredKinds }) => ignoredKinds))].sort(compareText),
       isUnsettled,
+      isBlind: this.#roots.every(({ listing, files }) => listing.kind === 'unreadable' && files.length === 0),
     };
+  }
+
+  /** Does anything look different from when it was listed and read? */
+  async #hasMoved(): Promise<boolean> {
+    for (const root of this.#roots) {
+      if (!isSameListing(root.listing, await listPath(root.path))) return true;
+    }
+    for (const [path, { signature }] of this.#files) {
+      if (signature !== (await signatureOfPath(path))) return true;
+    }
+    return false;
   }
 
   /** The file as it is now, or undefined when it changes under our eyes. */

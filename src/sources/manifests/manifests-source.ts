@@ -25,9 +25,10 @@ export interface ManifestsSourceDeps {
   readonly logger: Logger;
   /**
    * Called when objects or problems differ from the last call, and once for the first read. Objects that did not
-   * change are the same objects, lists that did not change the same lists. Must not throw.
+   * change are the same objects, lists that did not change the same lists; undefined while no path has ever been
+   * readable: then nothing is known. Must not throw.
    */
-  readonly onChange: (objects: SourceObjects, problems: readonly Problem[]) => void;
+  readonly onChange: (objects: SourceObjects | undefined, problems: readonly Problem[]) => void;
   /** Default: fs.watch. */
   readonly watch?: WatchDirectory;
 }
@@ -55,6 +56,7 @@ export class ManifestsSource {
   #pollTimer: NodeJS.Timeout | undefined;
   #dirtySince: MonotonicMs | undefined;
   #ignoredKinds = '';
+  #wasBlind = false;
 
   constructor(deps: ManifestsSourceDeps, options: ManifestsSourceOptions) {
     this.#clock = deps.clock;
@@ -125,10 +127,11 @@ export class ManifestsSource {
       this.#clock.wallTime(),
       scan.problems,
     );
-    if (!isChanged) return;
+    if (!isChanged && scan.isBlind === this.#wasBlind) return;
+    this.#wasBlind = scan.isBlind;
     const counts = { services: objects.services.length, endpointSlices: objects.endpointSlices.length };
     this.#logger.debug({ ...counts, problems: problems.length }, 'Manifests changed');
-    this.#onChange(objects, problems);
+    this.#onChange(scan.isBlind ? undefined : objects, problems);
   }
 
   /** Once per set of kinds: an operator who gives a v1 Endpoints wonders otherwise why nothing happens. */

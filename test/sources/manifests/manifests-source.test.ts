@@ -48,7 +48,9 @@ describe('the first read', () => {
 
   it('tells of an empty directory, once', async () => {
     const harness = await started({ paths: [await makeDirectory()] });
-    expect(harness.changes).toEqual([{ objects: { services: [], endpointSlices: [] }, problems: [] }]);
+    expect(harness.changes).toEqual([
+      { objects: { services: [], endpointSlices: [] }, problems: [], isKnown: true },
+    ]);
   });
 
   it('reads a file once that two paths lead to', async () => {
@@ -203,6 +205,25 @@ describe('a broken file', () => {
 });
 
 describe('a path that cannot be read', () => {
+  it('is no reason to say that there is nothing, until one path could be read', async () => {
+    const parent = await makeDirectory();
+    const harness = await started({ paths: [join(parent, 'later')], pollIntervalMs: 20 });
+    expect(harness.changes).toMatchObject([
+      { isKnown: false, problems: [{ code: 'ERR_MANIFEST_UNREADABLE' }] },
+    ]);
+    await mkdir(join(parent, 'later'));
+    await waitFor(() => harness.last?.isKnown === true, { timeoutMs: 3_000, what: 'the empty directory' });
+    expect(harness.last).toMatchObject({ problems: [], objects: { services: [] } });
+  });
+
+  it('does not hold up another that can', async () => {
+    const parent = await makeDirectory();
+    await writeFile(join(parent, 'web.yaml'), serviceYaml('web', '10.96.0.1'));
+    const harness = await started({ paths: [join(parent, 'later'), join(parent, 'web.yaml')] });
+    expect(harness.changes).toMatchObject([{ isKnown: true }]);
+    expect(harness.services).toEqual(['web=10.96.0.1']);
+  });
+
   it('is reported, and picked up when it appears', async () => {
     const parent = await makeDirectory();
     const directory = join(parent, 'later');

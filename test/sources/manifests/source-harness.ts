@@ -17,6 +17,8 @@ import { waitFor } from '../../support/wait.ts';
 export interface Change {
   readonly objects: SourceObjects;
   readonly problems: readonly Problem[];
+  /** False while no path has ever been readable. */
+  readonly isKnown: boolean;
 }
 
 export interface LogLine {
@@ -38,6 +40,9 @@ export async function replaceFile(path: string, text: string): Promise<void> {
   await rename(fresh, path);
 }
 
+/** Stands for what is not known yet. */
+const NOTHING: SourceObjects = { services: [], endpointSlices: [] };
+
 export class Harness {
   readonly changes: Change[] = [];
   readonly log: LogLine[] = [];
@@ -48,7 +53,8 @@ export class Harness {
       {
         clock: systemClock,
         logger: listLogger(this.log),
-        onChange: (objects, problems) => this.changes.push({ objects, problems }),
+        onChange: (objects = NOTHING, problems) =>
+          this.changes.push({ objects, problems, isKnown: objects !== NOTHING }),
         ...deps,
       },
       options,

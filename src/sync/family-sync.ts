@@ -1,0 +1,175 @@
+/**
+ * Steps 2 to 4 of a sync for one address family: listeners, guard, rules, and who may go. It knows what the rules
+ * in the kernel were made from, so that a pass in which only endpoints changed touches neither.
+ */
+import type { Clock } from '../clock.ts';
+import type { DesiredState } from '../desired/desired-state.ts';
+import type { ListenerKey } from '../desired/portal.ts';
+import { type ErrorCode, type ProxyError, isProxyError } from '../errors.ts';
+import type { Installed } from '../iptables/installer.ts';
+import { type RuleSet, type TableName, countRules } from '../iptables/rule.ts';
+import { buildRuleSet } from '../iptables/ruleset.ts';
+import type { Logger } from '../log.ts';
+import type { IpFamily, PerFamily } from '../model/address.ts';
+import { servicePortNameText } from '../model/service-port-name.ts';
+import type { ListenerPort, WantedListener } from '../proxy/listener-set.ts';
+import type { ResyncReason, RuleCounts, SyncObserver } from './sync-observer.ts';
+
+export interface Listeners {
+  ensureOpen(wanted: readonly WantedListener[], guard: () => Promise<void>): Promise<readonly ProxyError[]>;
+  retainKeys(family: IpFamily, keys: ReadonlySet<string>): void;
+  /** Counts up with every change of what the next three return. */
+  readonly version: number;
+  proxyPorts(): ReadonlyMap<string, number>;
+  plannedPorts(): ReadonlyMap<string, number>;
+  guardedPorts(): readonly ListenerPort[];
+}
+
+export interface FamilyRules {
+  readonly family: IpFamily;
+  install(wanted: RuleSet, tables?: readonly TableName[]): Promise<Installed>;
+  verify(): Promise<boolean>;
+}
+
+/** The node at this moment; a new object exactly when something about it is different. */
+export interface NodeAddresses {
+  readonly all: readonly string[];
+  /** Addresses that REDIRECT can choose. */
+  readonly redirect: PerFamily<readonly string[]>;
+}
+
+export interface FamilySyncDeps {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly listeners: Listeners;
+  readonly rules: FamilyRules;
+  readonly observer: SyncObserver;
+  readonly nodeAddresses: () => NodeAddresses;
+}
+
+/** What the rules in the kernel were made from. */
+interface InForce {
+  readonly desired: DesiredState;
+  /** Of the listeners; -1 while some could not be opened, so that the next sync tries again. */
+  readonly version: number;
+  readonly node: NodeAddresses;
+  readonly rulesTotal: RuleCounts;
+}
+
+const NONE: RuleCounts = { nat: 0, filter: 0 };
+const WILDCARD: PerFamily<string> = { IPv4: '0.0.0.0', IPv6: '::' };
+const RESTORE_FAULTS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'ERR_IPTABLES_RESTORE',
+  'ERR_IPTABLES_LOCKED',
+  'ERR_EXEC_TIMEOUT',
+]);
+
+export class FamilySync {
+  readonly #deps: FamilySyncDeps;
+  /** Undefined until the first sync has ended well, and again after a fault or a foreign change. */
+  #inForce: InForce | undefined;
+  /** Why the next full rewrite will be due. */
+  #fullReason: ResyncReason = 'start';
+
+  constructor(deps: FamilySyncDeps) {
+    this.#deps = deps;
+  }
+
+  get family(): IpFamily {
+    return this.#deps.rules.family;
+  }
+
+  /** Looks whether somebody has changed our rules; if so the next `sync` writes them all again. */
+  async verify(): Promise<void> {
+    if (!(await this.#deps.rules.verify())) return;
+    this.#inForce = undefined;
+    this.#fullReason = 'foreign_change';
+    this.#deps.logger.warn(
+      { family: this.family },
+      'Rules were changed by another program, writing them again',
+    );
+  }
+
+  /**
+   * Brings this family to `desired` and lets every listener outside `neededKeys` go, which is asked
+   * when the rules are written: more may be needed by then. Faults of single listeners are
+   * returned: the others are programmed. Rejects when the rules could not be written; the old ones then hold.
+   */
+  async sync(desired: DesiredState, neededKeys: () => ReadonlySet<string>): Promise<readonly ProxyError[]> {
+    const startedAt = this.#deps.clock.now();
+    const before = this.#inForce;
+    if (before !== undefined && this.#isInForce(before, desired)) {
+      this.#tell({ kind: 'unchanged', rulesWritten: NONE }, { rulesTotal: before.rulesTotal, startedAt });
+      return [];
+    }
+    try {
+      const faults = await this.#ensureListeners(desired, before?.desired ?? desired);
+      const { version } = this.#deps.listeners;
+      const wanted = this.#ruleSet(desired, this.#deps.listeners.proxyPorts());
+      const installed = await this.#deps.rules.install(wanted);
+      const rulesTotal = { nat: countRules(wanted.nat), filter: countRules(wanted.filter) };
+      const node = this.#deps.nodeAddresses();
+      this.#inForce = { desired, version: faults.length === 0 ? version : -1, node, rulesTotal };
+      this.#deps.listeners.retainKeys(this.family, neededKeys());
+      this.#tell(installed, { rulesTotal, startedAt });
+      return faults;
+    } catch (error) {
+      this.#inForce = undefined;
+      if (isProxyError(error) && RESTORE_FAULTS.has(error.code)) {
+        this.#deps.observer.restoreFailed(this.family, before === undefined ? 'full' : 'partial');
+      }
+      throw error;
+    }
+  }
+
+  /** Nothing that rules or sockets depend on is different: what changed were endpoints, and they are in use already. */
+  #isInForce({ desired: { portals }, version, node }: InForce, desired: DesiredState): boolean {
+    const isSameNode = node === this.#deps.nodeAddresses();
+    return portals === desired.portals && version === this.#deps.listeners.version && isSameNode;
+  }
+
+  /** Until the rules are swapped the old ones hold; only the guard of new ports comes first. */
+  async #ensureListeners(desired: DesiredState, current: DesiredState): Promise<readonly ProxyError[]> {
+    const { listeners, rules } = this.#deps;
+    return listeners.ensureOpen(this.#wantedListeners(desired), async () => {
+      await rules.install(this.#ruleSet(current, listeners.plannedPorts()), ['filter']);
+    });
+  }
+
+  #wantedListeners(desired: DesiredState): WantedListener[] {
+    const { family } = this;
+    const redirect = this.#deps.nodeAddresses().redirect[family];
+    return [...desired.listeners.values()]
+      .filter((listener) => listener.family === family)
+      .map(({ key, servicePort: { name } }) => ({
+        key,
+        family,
+        protocol: name.protocol,
+        servicePortName: servicePortNameText(name),
+        addresses: name.protocol === 'UDP' ? redirect : [WILDCARD[family]],
+      }));
+  }
+
+  #ruleSet(desired: DesiredState, ports: ReadonlyMap<string, number>): RuleSet {
+    const proxyPorts = ports as ReadonlyMap<ListenerKey, number>;
+    const guardedPorts = this.#deps.listeners.guardedPorts();
+    return buildRuleSet(this.family, { desired, proxyPorts, guardedPorts });
+  }
+
+  #tell(
+    { kind, rulesWritten }: Installed,
+    { rulesTotal, startedAt }: { readonly rulesTotal: RuleCounts; readonly startedAt: number },
+  ): void {
+    if (kind === 'full') {
+      this.#deps.observer.resynced(this.#fullReason);
+      this.#fullReason = 'failure';
+    }
+    this.#deps.observer.familySynced({
+      family: this.family,
+      kind: kind === 'unchanged' ? 'endpoints' : kind,
+      durationSeconds: (this.#deps.clock.now() - startedAt) / 1000,
+      rulesTotal,
+      rulesWritten,
+    });
+  }
+}
