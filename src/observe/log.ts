@@ -62,7 +62,9 @@ function standardOutput(): DestinationStream {
 }
 
 /** Never blocks and never throws; says how many lines are missing once there is room again. */
-export function boundedDestination(stream: NodeJS.WriteStream): DestinationStream {
+export function boundedDestination(
+  stream: NodeJS.WritableStream & { readonly writableLength: number },
+): DestinationStream {
   let dropped = 0;
   stream.on('error', () => {});
   return {

@@ -226,7 +226,9 @@ export class Forwarder implements Policy {
     statistics.bytesToBackend += bytesIn;
     statistics.bytesFromBackend += bytesOut;
     this.#sessionDuration.observe((now - openedAt) / 1000);
-    if (cause === 'backendRefused') backend.balancer.failed(client, endpointKey);
+    // Also a client that gave up before its endpoint answered: it must not stay tied to one that never does.
+    const gaveUp = cause === 'clientReset' && !session.isEstablished;
+    if (cause === 'backendRefused' || gaveUp) backend.balancer.failed(client, endpointKey);
   }
 
   #moveSessions(backend: Backend): void {

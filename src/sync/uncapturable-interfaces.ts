@@ -6,6 +6,9 @@ import type { DesiredState } from '../desired/desired-state.ts';
 import type { Logger } from '../log.ts';
 import type { IpFamily, PerFamily } from '../model/address.ts';
 
+/** Names of pods' interfaces come and go for ever; above this many all may be told again. */
+const MAX_TOLD = 4096;
+
 export class UncapturableInterfaces {
   readonly #logger: Logger;
   #current: ReadonlySet<string> = new Set();
@@ -29,6 +32,7 @@ export class UncapturableInterfaces {
         const key = `${family}/${name}`;
         next.add(key);
         if (this.#told.has(key)) continue;
+        if (this.#told.size >= MAX_TOLD) this.#told.clear();
         this.#told.add(key);
         this.#logger.warn(
           { interface: name, family },

@@ -135,3 +135,35 @@ describe('execLines', () => {
     expect(ends).toEqual([]);
   });
 });
+
+/** Fills the descriptor table of a process of its own, then asks for both kinds of programs. */
+const WITHOUT_DESCRIPTORS = `
+  import { openSync, closeSync } from 'node:fs';
+  import { exec, execLines } from ${JSON.stringify(new URL('../../src/host/exec.ts', import.meta.url).href)};
+  const held = [];
+  try { for (;;) held.push(openSync('/dev/null')); } catch {}
+  const ended = Promise.withResolvers();
+  execLines('sleep', ['1'], { onLine() {}, onEnd: ended.resolve });
+  const error = await exec('true', [], { timeoutMs: 1000 }).catch((thrown) => thrown);
+  const reason = await ended.promise;
+  for (const one of held) closeSync(one);
+  console.log(JSON.stringify({ code: error.code, cause: error.cause?.code, reason }));
+`;
+
+test('without a descriptor left both tell so, and the process lives on', async () => {
+  const program = ['--input-type=module', '-e', WITHOUT_DESCRIPTORS];
+  const { stdout, stderr } = await exec(
+    'sh',
+    ['-c', 'ulimit -n 64; exec "$0" "$@"', process.execPath, ...program],
+    {
+      timeoutMs: 10_000,
+    },
+  );
+
+  expect(stderr).toBe('');
+  expect(JSON.parse(stdout)).toEqual({
+    code: 'ERR_EXEC_FAILED',
+    cause: 'EMFILE',
+    reason: expect.stringContaining('EMFILE') as string,
+  });
+});

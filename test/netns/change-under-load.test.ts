@@ -73,15 +73,15 @@ describe.skipIf(canMakeNamespaces() !== undefined)('under load', () => {
   test(`a Service changed ${CHANGES} times, its listeners reopened each time, costs no connection`, {
     timeout: isLong ? 600_000 : 60_000,
   }, async () => {
-    const ports = new Set<number>();
+    const ports: number[] = [];
     await withoutLoss(async () => {
       for (let change = 1; change <= CHANGES; change += 1) {
         await proxy.writeManifest('web.yaml', manifest(`v${change}`));
-        ports.add(await proxy.captured(`default/web:v${change}`, { family: 'IPv6' }));
+        ports.push(await proxy.captured(`default/web:v${change}`, { family: 'IPv6' }));
       }
     });
-    // Each time another one: what was given back rests.
-    expect(ports.size).toBe(CHANGES);
+    // Each time another listener, at another port: what was given back rests.
+    expect(ports.filter((port, index) => port === ports[index - 1])).toEqual([]);
     await allDrained();
   });
 

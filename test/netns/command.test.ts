@@ -72,7 +72,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('the command', () => {
       await foreign('-N', 'FOREIGN');
       await foreign('-A', 'FOREIGN', '-p', 'udp', '-j', 'DROP');
       const before = await saved();
-      const proxy = await ProxyProcess.start(lab.node, { args: ['--manifests', manifest] });
+      await using proxy = await ProxyProcess.start(lab.node, { args: ['--manifests', manifest] });
       await proxy.captured('default/web:http');
       await proxy.stop();
       expect((await ours()).length).toBeGreaterThan(20);
@@ -89,7 +89,6 @@ describe.skipIf(canMakeNamespaces() !== undefined)('the command', () => {
       });
       const second = await run(['--cleanup', '--state-dir', stateDir]);
       expect(second).toMatchObject({ exitCode: 0 });
-      await proxy[Symbol.asyncDispose]();
       await foreign('-F', 'FOREIGN');
       await foreign('-X', 'FOREIGN');
     });
@@ -98,7 +97,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('the command', () => {
       { name: 'read', programs: ['iptables-save'] },
       { name: 'written', programs: ['iptables-restore'] },
     ] as const)('exits with 1 when rules cannot be $name, and does the rest', async ({ programs }) => {
-      const proxy = await ProxyProcess.start(lab.node, { args: ['--manifests', manifest] });
+      await using proxy = await ProxyProcess.start(lab.node, { args: ['--manifests', manifest] });
       await proxy.captured('default/web:http', { family: 'IPv6' });
       await proxy.stop();
       await using wrapper = await IptablesWrapper.create();
@@ -113,7 +112,6 @@ describe.skipIf(canMakeNamespaces() !== undefined)('the command', () => {
         exitCode: 0,
       });
       expect(await ours()).toEqual([]);
-      await proxy[Symbol.asyncDispose]();
     });
   });
 
@@ -136,7 +134,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('the command', () => {
     });
 
     test('writes what a proxy with the same state installs', async () => {
-      const proxy = await ProxyProcess.start(lab.node, { args: ['--manifests', manifest] });
+      await using proxy = await ProxyProcess.start(lab.node, { args: ['--manifests', manifest] });
       await proxy.captured('default/web:http', { family: 'IPv6' });
       const stateDir = join(proxy.directory, 'state');
       const printed = await run(['--print-rules', '--manifests', manifest, '--state-dir', stateDir]);
@@ -145,7 +143,6 @@ describe.skipIf(canMakeNamespaces() !== undefined)('the command', () => {
       const installed = (await ours()).filter((line) => line.startsWith('-A USERSPACE-PROXY-'));
       expect(rules.toSorted()).toEqual(installed.toSorted());
       await proxy.stop();
-      await proxy[Symbol.asyncDispose]();
       await run(['--cleanup', ...state]);
     });
   });

@@ -8,6 +8,7 @@ import { ProxyProcess } from '../support/proxy-process.ts';
 import { waitFor } from '../support/wait.ts';
 
 const isLong = process.env['KUP_TEST_LONG'] === '1';
+const HELD = isLong ? 8_000 : 2_000;
 const MEBIBYTE = 1_048_576;
 
 const HTTP = { name: 'http', port: 80, targetPort: 8080, nodePort: 30_080 };
@@ -205,10 +206,10 @@ describe.skipIf(canMakeNamespaces() !== undefined)('TCP through the proxy', () =
   });
 
   test.for([{ family: 'IPv4' }, { family: 'IPv6' }] as const)(
-    '2,000 idle connections over $family are held, then all used',
+    `${HELD} idle connections over $family are held, then all used`,
     async ({ family }) => {
       const client = await lab.pod(4).agent();
-      const count = isLong ? 8_000 : 2_000;
+      const count = HELD;
       const target = { host: clusterIP(WEB.number, family), port: ECHO.port };
       const group = await client.tcpHold({ ...target, count, named: true, timeoutMs: 20_000 });
       expect(group).toMatchObject({ opened: count, open: count, failures: [] });

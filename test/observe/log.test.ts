@@ -1,10 +1,13 @@
 /** The real pino logger, writing into a sink or a child process's standard output. */
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { openSync } from 'node:fs';
+import { Writable } from 'node:stream';
+import { text } from 'node:stream/consumers';
+import { setImmediate } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import { ProxyError } from '../../src/errors.ts';
 import type { Logger } from '../../src/log.ts';
-import { createLogger } from '../../src/observe/log.ts';
+import { boundedDestination, createLogger } from '../../src/observe/log.ts';
 import { LogSink } from '../support/log-sink.ts';
 
 const clock = { wallTime: () => Date.UTC(2026, 10, 21, 6, 30) };
@@ -121,4 +124,55 @@ test('a full disk under the log loses lines and never ends the process', () => {
 
   expect(child.stderr).toBe('');
   expect(child.status).toBe(7);
+});
+
+test('a reader that has stopped loses lines and never stops the process', async () => {
+  const url = JSON.stringify(new URL('../../src/observe/log.ts', import.meta.url).href);
+  const program = `
+    import { createLogger } from ${url};
+    const log = createLogger({ verbosity: 0 });
+    for (let line = 0; line < 20_000; line += 1) log.info({ filler: 'x'.repeat(200) }, 'written');
+    process.stderr.write('still here');
+    process.exit(7);
+  `;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', program], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  // Nobody reads child.stdout: 4 MB of lines meet a pipe of 64 KiB.
+  const said = text(child.stderr);
+  const { promise, resolve } = Promise.withResolvers<number | null>();
+  child.once('exit', resolve);
+
+  expect(await promise).toBe(7);
+  expect(await said).toBe('still here');
+  child.stdout.destroy();
+});
+
+test('lines that were dropped are counted when there is room again', async () => {
+  const written: string[] = [];
+  let drain: (() => void) | undefined;
+  const slow = new Writable({
+    decodeStrings: false,
+    write: (line: string, _encoding, done) => {
+      written.push(line);
+      drain = done;
+    },
+  });
+  const log = createLogger({ verbosity: 0, destination: boundedDestination(slow) });
+  for (let line = 0; line < 6; line += 1) log.info({ filler: 'x'.repeat(300_000) }, 'written');
+  while (slow.writableLength > 0) {
+    drain?.();
+    await setImmediate();
+  }
+  log.info({}, 'room again');
+  drain?.();
+  await setImmediate();
+
+  const lines = written.map((line) => JSON.parse(line) as { msg: string; dropped?: number });
+  expect(lines.map(({ msg }) => msg)).toEqual([
+    ...Array<string>(4).fill('written'),
+    'Log lines dropped',
+    'room again',
+  ]);
+  expect(lines[4]).toMatchObject({ level: 'warn', dropped: 2 });
 });

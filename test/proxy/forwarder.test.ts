@@ -440,3 +440,17 @@ test('a batch of events gets one answer each, in order', () => {
   ]);
   expect(WEB_PORT.port).toBe(80);
 });
+
+test('a client with affinity that gives up before its endpoint answers is free to go elsewhere', () => {
+  const servicePort = makeServicePort(
+    { name: 'web' },
+    { sessionAffinity: { kind: 'ClientIP', timeoutMs: 60_000 } },
+  );
+  const fixture = ForwarderFixture.serving([1, 2], servicePort);
+  const first = fixture.sessions.open(LISTENER, '192.168.1.1');
+  const tiedTo = fixture.sessions.endpointOf(first);
+  fixture.sessions.close(first, 'clientReset');
+
+  const second = fixture.sessions.open(LISTENER, '192.168.1.1');
+  expect(fixture.sessions.endpointOf(second)).not.toBe(tiedTo);
+});
