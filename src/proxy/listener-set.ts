@@ -10,7 +10,7 @@
  */
 import type { Clock } from '../clock.ts';
 import type { Engine, ListenerId } from '../engine/engine.ts';
-import { type ProxyError, errnoOf, isProxyError } from '../errors.ts';
+import { ProxyError, errnoOf, isProxyError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { IpFamily } from '../model/address.ts';
 import type { Protocol } from '../model/service-port-name.ts';
@@ -193,7 +193,7 @@ export class ListenerSet {
         this.#version += 1;
       } catch (error) {
         if (!isProxyError(error)) throw error;
-        faults.push(error);
+        faults.push(faultOf(listener, error));
       }
     }
     return faults;
@@ -215,13 +215,14 @@ export class ListenerSet {
       const now = this.#deps.clock.now();
       if (isClash(error)) this.#deps.ports.clash(key, spaceOf(wanted), port, now);
       else this.#deps.ports.release(spaceOf(wanted), port, now);
-      return error;
+      return faultOf(wanted, error);
     }
   }
 
   async #followAddresses(wanted: readonly WantedListener[]): Promise<ProxyError[]> {
     const faults: ProxyError[] = [];
-    for (const { key, protocol, addresses } of wanted) {
+    for (const listener of wanted) {
+      const { key, protocol, addresses } = listener;
       const entry = this.#entryByKey.get(key);
       if (protocol !== 'UDP' || entry === undefined || isSame(entry.addresses, addresses)) continue;
       try {
@@ -231,7 +232,7 @@ export class ListenerSet {
         if (!isProxyError(error)) throw error;
         // Somebody else holds the port on the new address: only this listener moves to another port.
         if (isClash(error)) this.#replace(entry);
-        else faults.push(error);
+        else faults.push(faultOf(listener, error));
       }
     }
     return faults;
@@ -275,6 +276,11 @@ export class ListenerSet {
 
 function spaceOf({ protocol, family }: WantedListener): PortSpace {
   return `${protocol}/${family}`;
+}
+
+/** The fault with the name of the Service port that it harms. */
+function faultOf({ servicePortName }: WantedListener, { code, message, cause }: ProxyError): ProxyError {
+  return new ProxyError(code, `${servicePortName}: ${message}`, { cause });
 }
 
 function isClash(error: ProxyError): boolean {
