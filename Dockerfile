@@ -27,7 +27,7 @@ LABEL org.opencontainers.image.title="kube-userspace-proxy" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 
-# iptables writes the rules, ip shows addresses, conntrack is for whoever looks into the pod. tini is the
+# iptables writes the rules, ip shows addresses, conntrack forgets UDP flows to old ports. tini is the
 # init: as process 1 Node would neither reap what it starts nor die of a signal that it does not handle.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates conntrack iproute2 iptables tini \

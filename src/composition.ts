@@ -12,6 +12,7 @@ import { AddressMonitor } from './host/address-monitor.ts';
 import { exec, execLines } from './host/exec.ts';
 import { hasIPv6, localPortRange } from './host/kernel.ts';
 import { PortMemory } from './host/port-memory.ts';
+import { Conntrack } from './iptables/conntrack.ts';
 import { RuleInstaller } from './iptables/installer.ts';
 import { usableIptables } from './iptables/usable-iptables.ts';
 import type { Logger } from './log.ts';
@@ -100,12 +101,14 @@ export async function createProxy(config: Config, deps: ProxyDeps): Promise<User
     unusableInterfaces: uncapturable.count,
   });
   const { metrics, health, servers } = createObservation(config, deps, { dataPath, families, inventory });
+  const conntrack = new Conntrack({ exec, logger });
   const proxier = new Proxier({
     clock,
     logger,
     backends: dataPath.forwarder,
     listeners: dataPath.listeners,
     rules: iptables.map((one) => new RuleInstaller(one)),
+    flows: conntrack,
     portStore,
     observer: bothOf(metrics, health),
     nodeAddresses: () => addresses.current,
@@ -131,6 +134,7 @@ export async function createProxy(config: Config, deps: ProxyDeps): Promise<User
       await source.close();
       await addresses.close();
       await runner.close();
+      await conntrack.close();
       dataPath.listeners.close();
       await dataPath.engine.shutdown();
       await servers.close();

@@ -6,6 +6,7 @@ import type { Clock } from '../clock.ts';
 import type { DesiredState } from '../desired/desired-state.ts';
 import type { ListenerKey } from '../desired/portal.ts';
 import { type ErrorCode, type ProxyError, isProxyError } from '../errors.ts';
+import type { MovedPortal } from '../iptables/conntrack.ts';
 import type { Installed } from '../iptables/installer.ts';
 import { type RuleSet, type TableName, countRules } from '../iptables/rule.ts';
 import { buildRuleSet } from '../iptables/ruleset.ts';
@@ -31,6 +32,11 @@ export interface FamilyRules {
   verify(): Promise<boolean>;
 }
 
+/** Makes conntrack forget the flows of portals that lead elsewhere now. Returns at once. */
+export interface Flows {
+  forget(portals: readonly MovedPortal[]): void;
+}
+
 /** The node at this moment; a new object exactly when something about it is different. */
 export interface NodeAddresses {
   readonly all: readonly string[];
@@ -43,6 +49,7 @@ export interface FamilySyncDeps {
   readonly logger: Logger;
   readonly listeners: Listeners;
   readonly rules: FamilyRules;
+  readonly flows: Flows;
   readonly observer: SyncObserver;
   readonly nodeAddresses: () => NodeAddresses;
 }
@@ -70,6 +77,8 @@ export class FamilySync {
   #inForce: InForce | undefined;
   /** Why the next full rewrite will be due. */
   #fullReason: ResyncReason = 'start';
+  /** UDP portals that are redirected, with their proxy ports. */
+  #udpPortByPortal: ReadonlyMap<string, number> = new Map();
 
   constructor(deps: FamilySyncDeps) {
     this.#deps = deps;
@@ -107,6 +116,7 @@ export class FamilySync {
       const { version } = this.#deps.listeners;
       const wanted = this.#ruleSet(desired, this.#deps.listeners.proxyPorts());
       const installed = await this.#deps.rules.install(wanted);
+      this.#forgetMovedFlows(desired);
       const rulesTotal = { nat: countRules(wanted.nat), filter: countRules(wanted.filter) };
       const node = this.#deps.nodeAddresses();
       this.#inForce = { desired, version: faults.length === 0 ? version : -1, node, rulesTotal };
@@ -154,6 +164,26 @@ export class FamilySync {
     const proxyPorts = ports as ReadonlyMap<ListenerKey, number>;
     const guardedPorts = this.#deps.listeners.guardedPorts();
     return buildRuleSet(this.family, { desired, proxyPorts, guardedPorts });
+  }
+
+  /** After the rules, or a flow would be remembered the old way again. */
+  #forgetMovedFlows(desired: DesiredState): void {
+    const before = this.#udpPortByPortal;
+    const ports = this.#deps.listeners.proxyPorts();
+    const now = new Map<string, number>();
+    const moved: MovedPortal[] = [];
+    for (const portal of desired.portals) {
+      if (portal.family !== this.family || portal.protocol !== 'UDP' || portal.target.kind === 'reject')
+        continue;
+      const proxyPort = ports.get(portal.target.listener);
+      if (proxyPort === undefined) continue;
+      const address = portal.kind === 'nodePort' ? undefined : portal.address;
+      const key = `${address ?? 'node'}|${portal.port}`;
+      now.set(key, proxyPort);
+      if (before.get(key) !== proxyPort) moved.push({ family: this.family, address, port: portal.port });
+    }
+    this.#udpPortByPortal = now;
+    if (moved.length > 0) this.#deps.flows.forget(moved);
   }
 
   #tell(

@@ -19,7 +19,13 @@ import type { Logger } from '../log.ts';
 import type { IpAddress } from '../model/address.ts';
 import type { Snapshot } from '../model/snapshot.ts';
 import type { ListenerBackends } from '../proxy/backend.ts';
-import { type FamilyRules, FamilySync, type Listeners, type NodeAddresses } from './family-sync.ts';
+import {
+  type FamilyRules,
+  FamilySync,
+  type Flows,
+  type Listeners,
+  type NodeAddresses,
+} from './family-sync.ts';
 import { ProblemLog } from './problem-log.ts';
 import type { SyncObserver } from './sync-observer.ts';
 
@@ -39,6 +45,7 @@ export interface ProxierDeps {
   readonly listeners: Listeners;
   /** One for each family that can be captured. */
   readonly rules: readonly FamilyRules[];
+  readonly flows: Flows;
   readonly portStore: PortStore;
   readonly observer: SyncObserver;
   readonly nodeAddresses: () => NodeAddresses;

@@ -18,7 +18,7 @@ import { ListenerSet } from '../../src/proxy/listener-set.ts';
 import { ProxyPorts } from '../../src/proxy/proxy-ports.ts';
 import { Proxier } from '../../src/sync/proxier.ts';
 import { KernelExec } from '../support/fake-exec.ts';
-import { FakeObserver, FakePortStore, type Journal } from '../support/fake-sync.ts';
+import { FakeFlows, FakeObserver, FakePortStore, type Journal } from '../support/fake-sync.ts';
 import { connectTcp, type TcpPeer } from '../support/loopback-tcp.ts';
 import { openUdpPeer } from '../support/loopback-udp.ts';
 import { PacketTracer, makePacket } from '../support/packet-tracer.ts';
@@ -86,6 +86,7 @@ export class UserspaceNode {
       backends: this.forwarder,
       listeners: this.listeners,
       rules: [new RuleInstaller(new Iptables('IPv4', this.kernel.exec))],
+      flows: new FakeFlows(journal),
       portStore: new FakePortStore(journal),
       observer: new FakeObserver(journal),
       nodeAddresses: () => ADDRESSES,

@@ -5,7 +5,8 @@ import type { RuleSet, TableName } from '../../src/iptables/rule.ts';
 import type { IpFamily } from '../../src/model/address.ts';
 import type { ListenerBackends } from '../../src/proxy/backend.ts';
 import type { ListenerPort, WantedListener } from '../../src/proxy/listener-set.ts';
-import type { FamilyRules, Listeners } from '../../src/sync/family-sync.ts';
+import type { MovedPortal } from '../../src/iptables/conntrack.ts';
+import type { FamilyRules, Flows, Listeners } from '../../src/sync/family-sync.ts';
 import type { Backends, PortStore } from '../../src/sync/proxier.ts';
 import type { FamilySync, ResyncReason, SyncKind, SyncObserver } from '../../src/sync/sync-observer.ts';
 
@@ -151,6 +152,22 @@ export class FakeRules implements FamilyRules {
     return [...chains.values()]
       .flat()
       .flatMap(({ comment, target }) => (target.kind === 'redirect' ? [`${comment} → ${target.port}`] : []));
+  }
+}
+
+/** Notes every portal whose flows are to be forgotten. */
+export class FakeFlows implements Flows {
+  readonly #journal: Journal;
+
+  constructor(journal: Journal) {
+    this.#journal = journal;
+  }
+
+  forget(portals: readonly MovedPortal[]): void {
+    if (portals.length === 0) throw new Error('nothing to forget, and asked to');
+    for (const { family, address = 'node', port } of portals) {
+      this.#journal.push(`forget flows to ${family} ${address} port ${port}`);
+    }
   }
 }
 

@@ -10,6 +10,7 @@ import { FakeClock } from '../support/fake-clock.ts';
 import { KernelExec } from '../support/fake-exec.ts';
 import {
   FakeBackends,
+  FakeFlows,
   FakeListeners,
   FakeObserver,
   FakePortStore,
@@ -66,6 +67,7 @@ class Fixture<Rules extends FamilyRules = FakeRules> {
       backends: this.backends,
       listeners: this.listeners,
       rules,
+      flows: new FakeFlows(journal),
       portStore: this.portStore,
       observer: this.observer,
       nodeAddresses: () => this.addresses,
@@ -521,5 +523,47 @@ describe('what it says', () => {
     ]);
     expect(fixture.proxier.sourceProblemCount).toBe(1);
     expect(rulesOf(fixture).redirects).toEqual(['default/web → 1000']);
+  });
+});
+
+describe('the UDP flows of a portal', () => {
+  const dns = makeServicePort({ name: 'dns', protocol: 'UDP' });
+  const forgotten = (fixture: Fixture): readonly string[] =>
+    fixture.news().filter((entry) => /^(?:install|forget)/.test(entry));
+  const forgets = (fixture: Fixture): readonly string[] =>
+    forgotten(fixture).filter((entry) => entry.startsWith('forget'));
+
+  test('are forgotten once its rule stands, because some came before it', async () => {
+    const fixture = makeFixture();
+    await fixture.apply(makeSnapshot([dns, makeEndpoints(1)]));
+    expect(forgotten(fixture).slice(-2)).toEqual([
+      'install IPv4 nat+filter',
+      'forget flows to IPv4 10.96.0.10 port 80',
+    ]);
+  });
+
+  test('are forgotten again when it has endpoints again, and not while nothing moves', async () => {
+    const fixture = makeFixture();
+    await fixture.apply(makeSnapshot([dns, makeEndpoints(1)]));
+    fixture.news();
+    await fixture.apply(makeSnapshot([dns, makeEndpoints(1, 2)]));
+    await fixture.apply(makeSnapshot([dns, []]));
+    expect(forgets(fixture)).toEqual([]);
+    await fixture.apply(makeSnapshot([dns, makeEndpoints(1)]));
+    expect(forgets(fixture)).toEqual(['forget flows to IPv4 10.96.0.10 port 80']);
+  });
+
+  test('are left alone when the rules could not be written', async () => {
+    const fixture = makeFixture();
+    fixture.rules[0]?.faults.push(new ProxyError('ERR_IPTABLES_RESTORE', 'refused'));
+    fixture.proxier.update(makeSnapshot([dns, makeEndpoints(1)]), []);
+    await fixture.failure();
+    expect(forgets(fixture)).toEqual([]);
+  });
+
+  test('are none when it is a TCP portal', async () => {
+    const fixture = makeFixture();
+    await fixture.apply(makeSnapshot([makeServicePort({ name: 'web' }), makeEndpoints(1)]));
+    expect(forgets(fixture)).toEqual([]);
   });
 });
