@@ -111,6 +111,8 @@ export class FamilySync {
       this.#tell({ kind: 'unchanged', rulesWritten: NONE }, { rulesTotal: before.rulesTotal, startedAt });
       return [];
     }
+    // Taken before anything is awaited: what changes meanwhile is for the next sync.
+    const node = this.#deps.nodeAddresses();
     try {
       const faults = await this.#ensureListeners(desired, before?.desired ?? desired);
       const { version } = this.#deps.listeners;
@@ -118,7 +120,6 @@ export class FamilySync {
       const installed = await this.#deps.rules.install(wanted);
       this.#forgetMovedFlows(desired);
       const rulesTotal = { nat: countRules(wanted.nat), filter: countRules(wanted.filter) };
-      const node = this.#deps.nodeAddresses();
       this.#inForce = { desired, version: faults.length === 0 ? version : -1, node, rulesTotal };
       this.#deps.listeners.retainKeys(this.family, neededKeys());
       this.#tell(installed, { rulesTotal, startedAt });
