@@ -1,6 +1,6 @@
 /**
  * The policy behind every engine: which endpoint a session is dialled to, what happens when that fails, and
- * what is counted. It joins one backend to each listener and never touches a socket.
+ * what is counted. It joins one backend pool to each listener and never touches a socket.
  *
  *     opened ──► pick ──► dial ──► established ──► closed
  *                  ▲        │
@@ -10,7 +10,7 @@ import type { BalancerOptions } from '../balancer/balancer.ts';
 import type { Clock, MonotonicMs } from '../clock.ts';
 import type { Decision, EngineEvent, ListenerId, Policy, SessionBytes, SessionId } from '../engine/engine.ts';
 import type { Logger } from '../log.ts';
-import { Backend, type ListenerBackends, type OpenBytes } from './backend.ts';
+import { BackendPool, type ListenerBackends, type OpenBytes } from './backend-pool.ts';
 import { DialPlan } from './dial-plan.ts';
 import {
   DIAL_DURATION_BUCKETS,
@@ -27,7 +27,7 @@ export interface ForwarderOptions {
 }
 
 interface Session {
-  readonly backend: Backend;
+  readonly pool: BackendPool;
   readonly client: string;
   readonly openedAt: MonotonicMs;
   readonly plan: DialPlan;
@@ -54,8 +54,8 @@ type Event<Kind extends EngineEvent['kind']> = Extract<EngineEvent, { kind: Kind
 export class Forwarder implements Policy {
   readonly #deps: ForwarderDeps;
   readonly #options: ForwarderOptions;
-  readonly #backendByKey = new Map<string, Backend>();
-  readonly #backendByListener = new Map<ListenerId, Backend>();
+  readonly #poolByKey = new Map<string, BackendPool>();
+  readonly #poolByListener = new Map<ListenerId, BackendPool>();
   readonly #sessions = new Map<SessionId, Session>();
   readonly #dialDuration = new HistogramCounts(DIAL_DURATION_BUCKETS);
   readonly #sessionDuration = new HistogramCounts(SESSION_DURATION_BUCKETS);
@@ -77,9 +77,9 @@ export class Forwarder implements Policy {
    * serves are cut, and their next datagram finds another.
    */
   setBackends(key: string, backends: ListenerBackends): void {
-    const backend = this.#backendByKey.get(key) ?? new Backend(this.#deps, backends, this.#options.balancer);
-    this.#backendByKey.set(key, backend);
-    if (backend.update(backends)) this.#moveSessions(backend);
+    const pool = this.#poolByKey.get(key) ?? new BackendPool(this.#deps, backends, this.#options.balancer);
+    this.#poolByKey.set(key, pool);
+    if (pool.update(backends)) this.#moveSessions(pool);
   }
 
   /**
@@ -87,20 +87,20 @@ export class Forwarder implements Policy {
    * key when it is wanted again. The next call after it was unbound forgets that too.
    */
   retainBackends(keys: ReadonlySet<string>): void {
-    const bound = new Set(this.#backendByListener.values());
-    for (const [key, backend] of this.#backendByKey) {
-      if (!keys.has(key) && !bound.has(backend)) this.#backendByKey.delete(key);
+    const bound = new Set(this.#poolByListener.values());
+    for (const [key, pool] of this.#poolByKey) {
+      if (!keys.has(key) && !bound.has(pool)) this.#poolByKey.delete(key);
     }
   }
 
   /** Sessions of this listener use the backends that `key` has now. */
   bindListener(listener: ListenerId, key: string): void {
-    const backend = this.#backendByKey.get(key);
-    if (backend !== undefined) this.#backendByListener.set(listener, backend);
+    const pool = this.#poolByKey.get(key);
+    if (pool !== undefined) this.#poolByListener.set(listener, pool);
   }
 
   unbindListener(listener: ListenerId): void {
-    this.#backendByListener.delete(listener);
+    this.#poolByListener.delete(listener);
   }
 
   handle(events: readonly EngineEvent[], now: MonotonicMs): readonly (Decision | undefined)[] {
@@ -111,23 +111,21 @@ export class Forwarder implements Policy {
     const open = this.#openBytes();
     const nothing: OpenBytes = { toBackend: 0, fromBackend: 0 };
     return {
-      servicePorts: [...this.#backendByKey.values()].map((backend) =>
-        backend.reading(open.get(backend) ?? nothing),
-      ),
+      servicePorts: [...this.#poolByKey.values()].map((pool) => pool.reading(open.get(pool) ?? nothing)),
       dialDuration: this.#dialDuration,
       sessionDuration: this.#sessionDuration,
     };
   }
 
-  #openBytes(): ReadonlyMap<Backend, OpenBytes> {
-    const open = new Map<Backend, OpenBytes>();
+  #openBytes(): ReadonlyMap<BackendPool, OpenBytes> {
+    const open = new Map<BackendPool, OpenBytes>();
     for (const { session: id, bytesIn, bytesOut } of this.#control?.sessionBytes() ?? []) {
       const session = this.#sessions.get(id);
       if (session === undefined) continue;
-      const sum = open.get(session.backend) ?? { toBackend: 0, fromBackend: 0 };
+      const sum = open.get(session.pool) ?? { toBackend: 0, fromBackend: 0 };
       sum.toBackend += bytesIn;
       sum.fromBackend += bytesOut;
-      open.set(session.backend, sum);
+      open.set(session.pool, sum);
     }
     return open;
   }
@@ -146,12 +144,12 @@ export class Forwarder implements Policy {
   }
 
   #opened({ listener, session: id, client }: Event<'opened'>, now: MonotonicMs): Decision {
-    const backend = this.#backendByListener.get(listener);
-    if (backend === undefined) return { kind: 'refuse' };
-    backend.statistics.sessionsTotal += 1;
-    backend.statistics.sessionsActive += 1;
+    const pool = this.#poolByListener.get(listener);
+    if (pool === undefined) return { kind: 'refuse' };
+    pool.statistics.sessionsTotal += 1;
+    pool.statistics.sessionsActive += 1;
     const session: Session = {
-      backend,
+      pool,
       client: client.address,
       openedAt: now,
       plan: new DialPlan(this.#options.dialTimeoutsMs, now),
@@ -167,19 +165,19 @@ export class Forwarder implements Policy {
   #dialFailed({ session: id, failure, errno }: Event<'dialFailed'>, now: MonotonicMs): Decision | undefined {
     const session = this.#sessions.get(id);
     if (session === undefined) return undefined;
-    const { backend, client, endpointKey } = session;
-    backend.statistics.dials[failure] += 1;
+    const { pool, client, endpointKey } = session;
+    pool.statistics.dials[failure] += 1;
     session.lastFailure = `${endpointKey}: ${errno}`;
     if (failure === 'local') return this.#refuse(session, 'local', now);
-    backend.balancer.failed(client, endpointKey);
+    pool.balancer.failed(client, endpointKey);
     session.plan.failed(endpointKey, failure);
     const decision = this.#next(session, now);
-    if (decision.kind === 'dial') backend.statistics.dialRetries += 1;
+    if (decision.kind === 'dial') pool.statistics.dialRetries += 1;
     return decision;
   }
 
   #next(session: Session, now: MonotonicMs): Decision {
-    const { balancer } = session.backend;
+    const { balancer } = session.pool;
     const attempt = session.plan.next(
       {
         size: balancer.size,
@@ -195,22 +193,22 @@ export class Forwarder implements Policy {
     return { kind: 'dial', to: { address, port }, timeoutMs: attempt.timeoutMs };
   }
 
-  #refuse({ backend, lastFailure }: Session, reason: FailureReason, now: MonotonicMs): Decision {
-    backend.refused(reason, lastFailure, now);
+  #refuse({ pool, lastFailure }: Session, reason: FailureReason, now: MonotonicMs): Decision {
+    pool.refused(reason, lastFailure, now);
     return { kind: 'refuse' };
   }
 
   #established({ session: id }: Event<'established'>, now: MonotonicMs): undefined {
     const session = this.#sessions.get(id);
     if (session === undefined) return;
-    const { backend, client, endpointKey, dialledAt } = session;
+    const { pool, client, endpointKey, dialledAt } = session;
     session.isEstablished = true;
-    backend.statistics.dials.ok += 1;
+    pool.statistics.dials.ok += 1;
     this.#dialDuration.observe((now - dialledAt) / 1000);
-    backend.balancer.succeeded(client, endpointKey, now);
+    pool.balancer.succeeded(client, endpointKey, now);
     if (!this.#deps.logger.isLevelEnabled('trace')) return;
     this.#deps.logger.trace(
-      { servicePort: backend.servicePortName, client, endpoint: endpointKey },
+      { servicePort: pool.servicePortName, client, endpoint: endpointKey },
       'Session established',
     );
   }
@@ -219,8 +217,8 @@ export class Forwarder implements Policy {
     const session = this.#sessions.get(id);
     if (session === undefined) return;
     this.#sessions.delete(id);
-    const { backend, client, endpointKey, openedAt } = session;
-    const { statistics } = backend;
+    const { pool, client, endpointKey, openedAt } = session;
+    const { statistics } = pool;
     statistics.sessionsActive -= 1;
     statistics.closes[cause] += 1;
     statistics.bytesToBackend += bytesIn;
@@ -228,16 +226,16 @@ export class Forwarder implements Policy {
     this.#sessionDuration.observe((now - openedAt) / 1000);
     // Also a client that gave up before its endpoint answered: it must not stay tied to one that never does.
     const gaveUp = cause === 'clientReset' && !session.isEstablished;
-    if (cause === 'backendRefused' || gaveUp) backend.balancer.failed(client, endpointKey);
+    if (cause === 'backendRefused' || gaveUp) pool.balancer.failed(client, endpointKey);
   }
 
-  #moveSessions(backend: Backend): void {
+  #moveSessions(pool: BackendPool): void {
     const now = this.#deps.clock.now();
     for (const [id, session] of this.#sessions) {
-      if (session.backend !== backend) continue;
+      if (session.pool !== pool) continue;
       if (!session.isEstablished) {
-        if (!backend.balancer.has(session.endpointKey)) this.#control?.answer(id, this.#next(session, now));
-      } else if (backend.isUdp && !backend.isServing(session.endpointKey)) {
+        if (!pool.balancer.has(session.endpointKey)) this.#control?.answer(id, this.#next(session, now));
+      } else if (pool.isUdp && !pool.isServing(session.endpointKey)) {
         this.#control?.reset([id]);
       }
     }

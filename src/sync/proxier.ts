@@ -18,7 +18,7 @@ import { type Problem, ProxyError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { IpAddress } from '../model/address.ts';
 import type { Snapshot } from '../model/snapshot.ts';
-import type { ListenerBackends } from '../proxy/backend.ts';
+import type { ListenerBackends } from '../proxy/backend-pool.ts';
 import {
   type FamilyRules,
   FamilySync,

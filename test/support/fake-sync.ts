@@ -3,7 +3,7 @@ import { type ProxyError } from '../../src/errors.ts';
 import type { Installed } from '../../src/iptables/installer.ts';
 import type { RuleSet, TableName } from '../../src/iptables/rule.ts';
 import type { IpFamily } from '../../src/model/address.ts';
-import type { ListenerBackends } from '../../src/proxy/backend.ts';
+import type { ListenerBackends } from '../../src/proxy/backend-pool.ts';
 import type { ListenerPort, WantedListener } from '../../src/proxy/listener-set.ts';
 import type { MovedPortal } from '../../src/iptables/conntrack.ts';
 import type { FamilyRules, Flows, Listeners } from '../../src/sync/family-sync.ts';

@@ -29,7 +29,7 @@ export interface OpenBytes {
   fromBackend: number;
 }
 
-export class Backend {
+export class BackendPool {
   readonly balancer: Balancer;
   readonly statistics: ServicePortStatistics;
   readonly #logger: Logger;
