@@ -93,6 +93,8 @@ export class FamilySync {
     if (!(await this.#deps.rules.verify())) return;
     this.#inForce = undefined;
     this.#fullReason = 'foreign_change';
+    // While the rules were gone, flows went past us: all of them are to be forgotten again.
+    this.#udpPortByPortal = new Map();
     this.#deps.logger.warn(
       { family: this.family },
       'Rules were changed by another program, writing them again',

@@ -16,7 +16,10 @@ describe('a UDP client that keeps its source port', () => {
     lab = await createLab({ pods: 2 });
     await (await lab.pod(1).agent()).serveUdp({ port: 5353, mode: 'identify', name: 'pod1' });
     // Another Service, so that conntrack is at work before ours exists.
-    proxy = await ProxyProcess.start(lab.node, { manifests: { 'other.yaml': dns('other', '10.96.0.99') } });
+    proxy = await ProxyProcess.start(lab.node, {
+      manifests: { 'other.yaml': dns('other', '10.96.0.99') },
+      args: ['--iptables-sync-period', '2s'],
+    });
     await proxy.captured('default/other:dns', { protocol: 'udp' });
   });
 
@@ -64,6 +67,14 @@ describe('a UDP client that keeps its source port', () => {
     expect(await ask(lab.node.ipv4, at)).toBe(false);
     await proxy.writeManifest('node.yaml', dns('node', '10.96.0.12', { nodePort: 30_053 }));
     await becomesAnswered(lab.node.ipv4, at);
+  });
+
+  test('and sent while another program had flushed the rules is answered once they are back', async () => {
+    await proxy.writeManifest('flushed.yaml', dns('flushed', '10.96.0.13'));
+    await proxy.captured('default/flushed:dns', { protocol: 'udp' });
+    await lab.node.run(['iptables', '-t', 'nat', '-F', 'PREROUTING']);
+    expect(await ask('10.96.0.13')).toBe(false);
+    await becomesAnswered('10.96.0.13');
   });
 
   test('is found again when the proxy port of the Service moves', async () => {

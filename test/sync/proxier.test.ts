@@ -553,6 +553,15 @@ describe('the UDP flows of a portal', () => {
     expect(forgets(fixture)).toEqual(['forget flows to IPv4 10.96.0.10 port 80']);
   });
 
+  test('are forgotten again when another program had taken the rules away', async () => {
+    const fixture = makeFixture();
+    await fixture.apply(makeSnapshot([dns, makeEndpoints(1)]));
+    fixture.news();
+    rulesOf(fixture).isChanged = true;
+    await fixture.proxier.sync({ isPeriodic: true });
+    expect(forgets(fixture)).toEqual(['forget flows to IPv4 10.96.0.10 port 80']);
+  });
+
   test('are left alone when the rules could not be written', async () => {
     const fixture = makeFixture();
     fixture.rules[0]?.faults.push(new ProxyError('ERR_IPTABLES_RESTORE', 'refused'));
