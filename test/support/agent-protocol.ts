@@ -170,6 +170,8 @@ export interface AgentMethods {
       payloadBytes?: number;
       timeoutMs?: number;
       awaitReplies?: boolean;
+      /** The sockets take this port and the ones after it. Without it the kernel chooses, and may choose a port again. */
+      firstLocalPort?: number;
     },
     FloodResult
   >;

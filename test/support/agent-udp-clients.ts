@@ -131,7 +131,7 @@ async function identify(params: Params<'udpIdentify'>): Promise<readonly UdpIden
 
 async function flood(params: Params<'udpFlood'>): Promise<FloodResult> {
   const { sockets: socketCount, datagrams, payloadBytes = 16, timeoutMs = DEFAULT_TIMEOUT_MS } = params;
-  const { awaitReplies = true } = params;
+  const { awaitReplies = true, firstLocalPort = 0 } = params;
   if (socketCount > MAX_FLOOD_SOCKETS) {
     throw new RangeError(`at most ${MAX_FLOOD_SOCKETS} sockets, not ${socketCount}`);
   }
@@ -156,7 +156,8 @@ async function flood(params: Params<'udpFlood'>): Promise<FloodResult> {
   };
   try {
     while (sockets.length < socketCount && leftMs() > 0) {
-      const socket = await bindSocket(params);
+      const localPort = firstLocalPort === 0 ? 0 : firstLocalPort + sockets.length;
+      const socket = await bindSocket({ ...params, localPort });
       socket.on('message', countReply);
       sockets.push(socket);
     }
