@@ -19,6 +19,8 @@ step lint oxlint --type-aware --deny-warnings
 step types tsc
 step tests vitest run "$@"
 
+why=$(sh scripts/cluster-assets.sh 2>&1 >/dev/null) || printf '\nleft out: the tests in test/cluster (%s)\n' "$why" >&2
+
 [ -z "$failed" ] || {
   printf '\nfailed:%s\n' "$failed" >&2
   exit 1

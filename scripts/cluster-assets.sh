@@ -103,13 +103,16 @@ generate_openapi() {
   "$work/openapi-gen" -i "$packages" -p k8s.io/kubernetes/pkg/generated/openapi -O zz_generated.openapi \
     -h "$work/boilerplate" -r "$work/openapi-report"
 }
-build() { go build -ldflags '-s -w' -o "$work/bin/" ./cmd/kube-apiserver ./cmd/kube-controller-manager; }
+# kube-proxy is there for bench/, as the peer to compare with.
+build() {
+  go build -ldflags '-s -w' -o "$work/bin/" ./cmd/kube-apiserver ./cmd/kube-controller-manager ./cmd/kube-proxy
+}
 
 say "building a control plane for the cluster tests, once, into $assets"
 step "fetching the packages" fetch
 step "unpacking them" unpack
 step "generating the OpenAPI definitions" in_tree generate_openapi
-step "compiling kube-apiserver and kube-controller-manager (minutes)" in_tree build
+step "compiling kube-apiserver, kube-controller-manager and kube-proxy (minutes)" in_tree build
 cp "$work/root/usr/bin/etcd" "$work/bin/"
 mv "$work/bin" "$assets"
 is_complete "$assets" || die "the build ended without one of: $programs"

@@ -28,6 +28,7 @@ missing_packages() {
   { has iptables-restore && has iptables-save && has ip6tables-restore; } || missing="$missing iptables"
   has ip || missing="$missing iproute2"
   has conntrack || missing="$missing conntrack"
+  [ "$purpose" = demo ] || has openssl || missing="$missing openssl"
   [ -n "$missing" ]
 }
 

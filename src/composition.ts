@@ -5,6 +5,7 @@
 import type { Config } from './cli/config.ts';
 import { kubeProxyConfigurationFromConfig } from './cli/configz.ts';
 import type { Clock } from './clock.ts';
+import { createSource } from './create-source.ts';
 import { NodeEngine } from './engine/node/node-engine.ts';
 import type { Problem } from './errors.ts';
 import { NodeHealth } from './health/node-health.ts';
@@ -23,7 +24,8 @@ import { type Inventory, type Metrics, createMetrics } from './observe/metrics.t
 import { Forwarder } from './proxy/forwarder.ts';
 import { ListenerSet } from './proxy/listener-set.ts';
 import { type PortRange, ProxyPorts } from './proxy/proxy-ports.ts';
-import { ManifestsSource } from './sources/manifests/manifests-source.ts';
+import { ApiStatistics } from './sources/kubernetes/api-statistics.ts';
+import { ChangeTracker } from './sync/change-tracker.ts';
 import { Proxier } from './sync/proxier.ts';
 import { Runner, type RunnerOptions } from './sync/runner.ts';
 import type { SyncObserver } from './sync/sync-observer.ts';
@@ -35,7 +37,7 @@ const NODE_PORTS: PortRange = { first: 30_000, last: 32_767 };
 const SYNC_RETRY_MS = 1000;
 
 export interface UserspaceProxy {
-  /** Resolves when the source was read and the servers were told to bind; the first sync follows by itself. */
+  /** Resolves when the source is under way and the servers were told to bind; the first sync follows by itself. */
   start(): Promise<void>;
   /** Health says no from here on; everything else goes on. */
   announceStop(): void;
@@ -47,6 +49,8 @@ export interface ProxyDeps {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly version: string;
+  /** Of the process: where a pod finds its API server. */
+  readonly environment: Readonly<Record<string, string | undefined>>;
 }
 
 /** Ports the proxy never takes for itself. */
@@ -80,6 +84,7 @@ export async function createProxy(config: Config, deps: ProxyDeps): Promise<User
   const portStore = new PortMemory(config.stateDir);
   const remembered = await rememberedPorts(portStore, logger);
   const requestSync = (): void => runner.request();
+  const apiStatistics = new ApiStatistics();
   const dataPath = createDataPath(config, deps, { remembered, requestSync });
   const addresses = new AddressMonitor({
     exec,
@@ -100,7 +105,12 @@ export async function createProxy(config: Config, deps: ProxyDeps): Promise<User
     manifestErrors: proxier.sourceProblemCount,
     unusableInterfaces: uncapturable.count,
   });
-  const { metrics, health, servers } = createObservation(config, deps, { dataPath, families, inventory });
+  const { metrics, health, servers } = createObservation(config, deps, {
+    dataPath,
+    families,
+    inventory,
+    apiStatistics,
+  });
   const conntrack = new Conntrack({ exec, logger });
   const proxier = new Proxier({
     clock,
@@ -119,10 +129,12 @@ export async function createProxy(config: Config, deps: ProxyDeps): Promise<User
     await proxier.sync(run);
   };
   const runner = new Runner({ clock, logger, task }, runnerOptions(config));
-  const source = new ManifestsSource(
-    { clock, logger, onChange: changeHandler({ metrics, proxier, requestSync }) },
-    { paths: config.manifests },
-  );
+  const source = await createSource(config, {
+    ...deps,
+    statistics: apiStatistics,
+    onChange: changeHandler({ clock, metrics, proxier, requestSync }),
+    onNodeChange: (node) => health.setNodeEligible(node?.isEligible ?? false),
+  });
   return {
     async start() {
       await servers.start();
@@ -186,9 +198,13 @@ function createObservation(
     readonly dataPath: DataPath;
     readonly families: readonly IpFamily[];
     readonly inventory: () => Inventory;
+    readonly apiStatistics: ApiStatistics;
   },
 ): { readonly metrics: Metrics; readonly health: NodeHealth; readonly servers: HttpServers } {
-  const health = new NodeHealth({ clock }, { timeoutMs: 2 * config.syncPeriodMs });
+  const health = new NodeHealth(
+    { clock },
+    { timeoutMs: 2 * config.syncPeriodMs, hasNodeObject: config.manifests.length === 0 },
+  );
   health.setFamilies(read.families);
   const metrics = createMetrics({
     clock,
@@ -196,6 +212,7 @@ function createObservation(
     statistics: () => read.dataPath.forwarder.statistics(),
     engineTotals: () => read.dataPath.engine.totals(),
     inventory: read.inventory,
+    api: config.manifests.length === 0 ? read.apiStatistics : undefined,
   });
   metrics.setFamilies(read.families);
   const servers = new HttpServers(
@@ -220,36 +237,24 @@ function runnerOptions(config: Config): RunnerOptions {
 
 /** What a source tells becomes endpoints in the balancers at once, and a sync soon. */
 function changeHandler(deps: {
+  readonly clock: Clock;
   readonly metrics: Metrics;
   readonly proxier: Proxier;
   readonly requestSync: () => void;
 }): (objects: SourceObjects | undefined, problems: readonly Problem[]) => void {
   const builder = new SnapshotBuilder();
-  let before: SourceObjects = { services: [], endpointSlices: [] };
+  const tracker = new ChangeTracker(deps);
   return (objects, problems) => {
     if (objects === undefined) {
       deps.proxier.reportSourceProblems(problems);
       return;
     }
-    deps.metrics.servicesChanged(changedCount(before.services, objects.services));
-    deps.metrics.endpointSlicesChanged(changedCount(before.endpointSlices, objects.endpointSlices));
-    before = objects;
-    deps.proxier.update(builder.build(objects), problems);
+    const { services, endpointSlices, triggers } = tracker.update(objects);
+    deps.metrics.servicesChanged(services);
+    deps.metrics.endpointSlicesChanged(endpointSlices);
+    deps.proxier.update(builder.build(objects), problems, triggers);
     deps.requestSync();
   };
-}
-
-/** Added, changed and deleted objects; an object that is there in two versions is one change. */
-function changedCount(before: readonly NamedObject[], after: readonly NamedObject[]): number {
-  if (before === after) return 0;
-  const added = new Set(after).difference(new Set(before));
-  const removed = new Set(before).difference(new Set(after));
-  const names = [...added, ...removed].map(({ metadata }) => `${metadata?.namespace}/${metadata?.name}`);
-  return new Set(names).size;
-}
-
-interface NamedObject {
-  readonly metadata?: { readonly namespace?: string; readonly name?: string };
 }
 
 function bindText(address: Config['healthzBindAddress']): string {
@@ -272,6 +277,7 @@ function bothOf(
     familySynced: (sync) => first.familySynced(sync),
     restoreFailed: (family, kind) => first.restoreFailed(family, kind),
     resynced: (reason) => first.resynced(reason),
+    networkProgrammed: (family, durationSeconds) => first.networkProgrammed(family, durationSeconds),
     syncSucceeded() {
       first.syncSucceeded();
       second.syncSucceeded();

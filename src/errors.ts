@@ -3,6 +3,16 @@
  * (a test compares the two). Callers match on `code` or on the predicates, never on message text.
  */
 
+/** Codes of faults between us and an API server. */
+export const API_ERROR_CODES = [
+  'ERR_API_CREDENTIALS',
+  'ERR_API_UNREACHABLE',
+  'ERR_API_CONNECTION',
+  'ERR_API_STALLED',
+  'ERR_API_STATUS',
+  'ERR_API_RESPONSE',
+] as const;
+
 /** Codes of faults that throw. */
 export const ERROR_CODES = [
   'ERR_FLAG_UNKNOWN',
@@ -21,6 +31,7 @@ export const ERROR_CODES = [
   'ERR_ADDRESS',
   'ERR_HTTP_BIND',
   'ERR_SYNC_FAILED',
+  ...API_ERROR_CODES,
 ] as const;
 
 /** Codes of problems in objects or files: reported, never thrown across a room. */
@@ -31,12 +42,14 @@ export const PROBLEM_CODES = [
   'ERR_ENDPOINT_INVALID',
   'ERR_ENDPOINT_CAPTURED',
   'ERR_ENDPOINTSLICE_ORPHAN',
+  'ERR_API_OBJECT_INVALID',
   'ERR_MANIFEST_SYNTAX',
   'ERR_MANIFEST_INVALID',
   'ERR_MANIFEST_DUPLICATE',
   'ERR_MANIFEST_UNREADABLE',
 ] as const;
 
+export type ApiErrorCode = (typeof API_ERROR_CODES)[number];
 export type ErrorCode = (typeof ERROR_CODES)[number];
 export type ProblemCode = (typeof PROBLEM_CODES)[number];
 

@@ -54,7 +54,9 @@ async function main(args: readonly string[]): Promise<number> {
       case 'cleanup':
         return await cleanUp(config, logger);
       case 'print-rules':
-        process.stdout.write(await printRules(config, logger));
+        process.stdout.write(
+          await printRules(config, { logger, version: version(), environment: process.env }),
+        );
         return 0;
       case 'run':
         // Lines of the log that nobody reads must not keep the process.
@@ -78,13 +80,18 @@ async function run(config: Config, logger: Logger): Promise<number> {
     'NetworkPolicy sees this node as the peer of everything a userspace proxy carries: ingress policies of the backends ' +
       'and egress policies of the clients do not apply as their authors meant',
   );
-  const creating = createProxy(config, { clock: systemClock, logger, version: version() });
+  const creating = createProxy(config, {
+    clock: systemClock,
+    logger,
+    version: version(),
+    environment: process.env,
+  });
   // Asked to stop while the first call of iptables hangs: nothing is there to be closed.
   const proxy = await Promise.race([creating, once(stop.signal)]);
   if (proxy === undefined) return 0;
   try {
     await proxy.start();
-    logger.info({ manifests: config.manifests, capture: config.capture }, 'Started');
+    logger.info({ capture: config.capture }, 'Started');
     // A signal during the start: nobody relies on us yet, so there is nothing to drain.
     if (!stop.signal.aborted) {
       await once(stop.signal);

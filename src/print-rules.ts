@@ -2,6 +2,7 @@
 import type { Config } from './cli/config.ts';
 import { systemClock } from './clock.ts';
 import { excludedPorts, rememberedPorts } from './composition.ts';
+import { type SourceDeps, createSource } from './create-source.ts';
 import { buildDesiredState } from './desired/desired-state.ts';
 import type { ListenerKey } from './desired/portal.ts';
 import type { Problem } from './errors.ts';
@@ -11,17 +12,19 @@ import { PortMemory } from './host/port-memory.ts';
 import { KernelTable } from './iptables/kernel-table.ts';
 import { renderFullUpdate } from './iptables/render.ts';
 import { type GuardedPort, buildRuleSet } from './iptables/ruleset.ts';
-import type { Logger } from './log.ts';
 import { IP_FAMILIES, type IpAddress } from './model/address.ts';
 import { servicePortNameText } from './model/service-port-name.ts';
 import { EMPTY_SNAPSHOT, type Snapshot, snapshotFromObjects } from './model/snapshot.ts';
 import { ProxyPorts } from './proxy/proxy-ports.ts';
-import { ManifestsSource } from './sources/manifests/manifests-source.ts';
+import { ApiStatistics } from './sources/kubernetes/api-statistics.ts';
 import { ProblemLog } from './sync/problem-log.ts';
 
+export type PrintRulesDeps = Pick<SourceDeps, 'logger' | 'version' | 'environment'>;
+
 /** Ports are those of the last run where it is known, else random ones as a start would choose. */
-export async function printRules(config: Config, logger: Logger): Promise<string> {
-  const { snapshot, problems } = await readManifests(config, logger);
+export async function printRules(config: Config, deps: PrintRulesDeps): Promise<string> {
+  const { logger } = deps;
+  const { snapshot, problems } = await readOnce(config, deps);
   const addresses = await readHostAddresses(exec);
   const desired = buildDesiredState(snapshot, {
     families: IP_FAMILIES,
@@ -52,22 +55,23 @@ export async function printRules(config: Config, logger: Logger): Promise<string
   }).join('\n');
 }
 
-async function readManifests(
+/** What the source tells first. An API server that is away is waited for. */
+async function readOnce(
   config: Config,
-  logger: Logger,
+  deps: PrintRulesDeps,
 ): Promise<{ readonly snapshot: Snapshot; readonly problems: readonly Problem[] }> {
-  let read: { snapshot: Snapshot; problems: readonly Problem[] } = { snapshot: EMPTY_SNAPSHOT, problems: [] };
-  const source = new ManifestsSource(
-    {
-      clock: systemClock,
-      logger,
-      onChange: (objects, problems) => {
-        read = { snapshot: objects === undefined ? EMPTY_SNAPSHOT : snapshotFromObjects(objects), problems };
-      },
+  const { promise, resolve } = Promise.withResolvers<{ snapshot: Snapshot; problems: readonly Problem[] }>();
+  const source = await createSource(config, {
+    ...deps,
+    clock: systemClock,
+    statistics: new ApiStatistics(),
+    onChange: (objects, problems) => {
+      resolve({ snapshot: objects === undefined ? EMPTY_SNAPSHOT : snapshotFromObjects(objects), problems });
     },
-    { paths: config.manifests },
-  );
+    onNodeChange: () => undefined,
+  });
   await source.start();
+  const read = await promise;
   await source.close();
   return read;
 }

@@ -42,7 +42,7 @@ describe('codes', () => {
   const texts = readSourceTexts().filter(({ path }) => path !== 'errors.ts');
 
   test.each([...ERROR_CODES])('%s is thrown somewhere', (code) => {
-    const thrown = new RegExp(`new ProxyError\\(\\s*'${code}'`);
+    const thrown = new RegExp(`new (?:Proxy|Api)Error\\(\\s*'${code}'`);
     expect(texts.filter(({ text }) => thrown.test(text)).map(({ path }) => path)).not.toEqual([]);
   });
 

@@ -2,7 +2,6 @@
  * Config: everything the command line decides, checked and with its defaults, made once and frozen. No other
  * room knows a flag. Pure.
  */
-import { ProxyError } from '../errors.ts';
 import { renderDuration } from './duration.ts';
 import { FLAGS } from './flag-table.ts';
 import type { BindAddress, PortRange } from './flag-types.ts';
@@ -16,8 +15,16 @@ export type CaptureMode = 'redirect';
 
 /** All durations are whole or fractional milliseconds, at most 24 days. */
 export interface Config {
-  /** Files and directories to read, as given; at least one for `run` and `print-rules`. */
+  /** Files and directories to read, as given; none: an API server is the source. */
   readonly manifests: readonly string[];
+  /** '' : none. */
+  readonly kubeconfig: string;
+  /** Origins of API servers, used instead of the one that the kubeconfig or the pod's environment names. */
+  readonly masters: readonly URL[];
+  /** Serve Services whose label service.kubernetes.io/service-proxy-name has this value; '' : those without it. */
+  readonly serviceProxyName: string;
+  /** Greater than 0. */
+  readonly watchStallTimeoutMs: number;
   /** Lower case, as kube-proxy makes it. '' : use the host name. */
   readonly hostnameOverride: string;
   readonly capture: CaptureMode;
@@ -71,16 +78,20 @@ export function configFromArgs(args: readonly string[]): CommandLine {
   // Whoever asks for help has reason to: everything else may still be wrong.
   if (command !== 'help' && command !== 'version') {
     refuseUnsupported(given);
-    refuseContradictions(command, values);
+    refuseContradictions(values);
   }
   return { command, config: configFromValues(values, given), warnings: warningsFrom(values, given) };
 }
 
-function refuseContradictions(command: Command, values: Values): void {
-  if (command !== 'cleanup' && values.manifests.length === 0) {
-    throw new ProxyError(
-      'ERR_FLAG_VALUE',
-      '--manifests is required: a file or directory of Services and EndpointSlices (the API server source comes in a later version)',
+function refuseContradictions(values: Values): void {
+  const apiFlag = (['kubeconfig', 'master', 'service-proxy-name'] as const).find(
+    (name) => values[name].length > 0,
+  );
+  if (apiFlag !== undefined && values.manifests.length > 0) {
+    throw invalidFlag(
+      apiFlag,
+      String(values[apiFlag]),
+      'cannot be combined with --manifests: Services come from files or from an API server',
     );
   }
   if (values['iptables-min-sync-period'] > values['iptables-sync-period']) {
@@ -115,6 +126,10 @@ function configFromValues(values: Values, given: ReadonlyMap<string, unknown>): 
   const udpUnrepliedTimeoutMs = values['udp-unreplied-timeout'];
   return Object.freeze({
     manifests: Object.freeze([...values.manifests]),
+    kubeconfig: values.kubeconfig,
+    masters: Object.freeze([...values.master]),
+    serviceProxyName: values['service-proxy-name'],
+    watchStallTimeoutMs: values['watch-stall-timeout'],
     hostnameOverride: values['hostname-override'].trim().toLowerCase(),
     capture: values.capture,
     proxyPortRange: Object.freeze(values['proxy-port-range']),

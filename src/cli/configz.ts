@@ -11,6 +11,7 @@ export interface KubeProxyConfiguration {
   readonly apiVersion: 'kubeproxy.config.k8s.io/v1alpha1';
   readonly kind: 'KubeProxyConfiguration';
   readonly bindAddressHardFail: boolean;
+  readonly clientConnection: { readonly kubeconfig: string };
   /** '' when not served, as for `metricsBindAddress`. */
   readonly healthzBindAddress: string;
   readonly hostnameOverride: string;
@@ -32,11 +33,14 @@ export interface UserspaceProxyConfiguration {
   readonly drainTimeout: string;
   readonly listenerGracePeriod: string;
   readonly manifests: readonly string[];
+  readonly masters: readonly string[];
   readonly maxUDPSessions: number;
+  readonly serviceProxyName: string;
   /** '' : no state is kept. */
   readonly stateDir: string;
   readonly tcpHalfCloseTimeout: string;
   readonly udpUnrepliedTimeout: string;
+  readonly watchStallTimeout: string;
 }
 
 export function kubeProxyConfigurationFromConfig(config: Config): KubeProxyConfiguration {
@@ -44,6 +48,7 @@ export function kubeProxyConfigurationFromConfig(config: Config): KubeProxyConfi
     apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
     kind: 'KubeProxyConfiguration',
     bindAddressHardFail: config.bindAddressHardFail,
+    clientConnection: { kubeconfig: config.kubeconfig },
     healthzBindAddress: bindAddressText(config.healthzBindAddress),
     hostnameOverride: config.hostnameOverride,
     iptables: {
@@ -62,10 +67,13 @@ export function kubeProxyConfigurationFromConfig(config: Config): KubeProxyConfi
       drainTimeout: renderDuration(config.drainTimeoutMs),
       listenerGracePeriod: renderDuration(config.listenerGracePeriodMs),
       manifests: config.manifests,
+      masters: config.masters.map(({ origin }) => origin),
       maxUDPSessions: config.maxUdpSessions,
+      serviceProxyName: config.serviceProxyName,
       stateDir: config.stateDir ?? '',
       tcpHalfCloseTimeout: renderDuration(config.halfCloseTimeoutMs),
       udpUnrepliedTimeout: renderDuration(config.udpUnrepliedTimeoutMs),
+      watchStallTimeout: renderDuration(config.watchStallTimeoutMs),
     },
   };
 }

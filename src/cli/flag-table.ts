@@ -11,8 +11,10 @@ import {
   durationFrom,
   durationsFrom,
   integerBetween,
+  labelValue,
   oneOf,
   portRange,
+  serverUrls,
   text,
   texts,
 } from './flag-types.ts';
@@ -53,11 +55,27 @@ export const FLAGS = {
     [],
     'File, or directory of *.yaml, *.yml and *.json files, with Services and EndpointSlices. Watched; an edit takes effect within a second. Repeatable.',
   ),
-  'hostname-override': sources(
+  kubeconfig: sources(
     text,
     '',
-    'The name of this node in EndpointSlices. Nothing depends on it in this version.',
+    'Kubeconfig file with the address of the API server and the credentials to use; read again before every request. Not given, nor --manifests: those of the pod.',
   ),
+  master: sources(
+    serverUrls,
+    [],
+    'Addresses of API servers, separated by commas: the next is used when one fails. Override that of the kubeconfig, and that of the pod, which is a clusterIP that this proxy itself provides.',
+  ),
+  'service-proxy-name': sources(
+    labelValue,
+    '',
+    'Serve the Services whose label service.kubernetes.io/service-proxy-name has this value. Empty: those without the label.',
+  ),
+  'watch-stall-timeout': sources(
+    durationFrom(1_000),
+    180_000,
+    'A watch of the API server that is silent for so long is taken to be dead. At least 1s; API servers say something every minute.',
+  ),
+  'hostname-override': sources(text, '', "The name of this node's Node object. Empty: the host name."),
   'proxy-mode': proxying(
     oneOf(['', 'userspace'], ': this proxy has one mode'),
     '',

@@ -51,6 +51,35 @@ export const texts: FlagType<readonly string[]> = {
   append: (before, more) => [...before, ...more],
 };
 
+/** Origins such as `https://10.0.0.1:6443`, separated by commas; a bare host means https. */
+export const serverUrls: FlagType<readonly URL[]> = {
+  name: 'urls',
+  accepts:
+    'addresses of API servers such as https://10.0.0.1:6443, separated by commas, without path or user',
+  parse: (value) => {
+    if (value === '') return [];
+    const parsed = value.split(',').map((word) => parseServerUrl(word.trim()));
+    return parsed.includes(undefined) ? undefined : parsed.filter((url) => url !== undefined);
+  },
+  render: (urls) => (urls.length === 0 ? '' : `[${urls.map(({ origin }) => origin).join(',')}]`),
+  append: (before, more) => [...before, ...more],
+};
+
+function parseServerUrl(word: string): URL | undefined {
+  const url = URL.parse(word.includes('://') ? word : `https://${word}`);
+  if (url === null || url.hostname === '' || !['http:', 'https:'].includes(url.protocol)) return undefined;
+  const isOrigin = url.pathname === '/' && `${url.search}${url.hash}${url.username}${url.password}` === '';
+  return isOrigin ? url : undefined;
+}
+
+/** apimachinery `validation.IsValidLabelValue`. */
+export const labelValue: FlagType<string> = {
+  name: 'string',
+  accepts: 'a label value: at most 63 letters, digits, "-", "_" and ".", with a letter or digit at both ends',
+  parse: (value) => (/^(?:[\dA-Za-z](?:[-.\w]{0,61}[\dA-Za-z])?)?$/.test(value) ? value : undefined),
+  render: (value) => JSON.stringify(value),
+};
+
 /** The words of Go's strconv.ParseBool. */
 const BOOLEAN_BY_WORD = new Map([
   ...['1', 't', 'T', 'true', 'TRUE', 'True'].map((word) => [word, true] as const),

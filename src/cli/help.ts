@@ -19,7 +19,7 @@ export function renderHelp(): string {
       'kube-userspace-proxy carries the TCP and UDP traffic of Kubernetes Services to live pods in userspace.',
       '',
     ),
-    'Usage:\n  kube-userspace-proxy --manifests PATH [flags]',
+    'Usage:\n  kube-userspace-proxy [--kubeconfig FILE] [--master URLS] [flags]\n  kube-userspace-proxy --manifests PATH [flags]',
     ...groups,
     `kube-proxy flags accepted and ignored, with a warning:\n\n${renderNames(IGNORED_FLAGS)}`,
     `kube-proxy flags refused in this version:\n\n${renderNames(REFUSED_FLAGS)}`,

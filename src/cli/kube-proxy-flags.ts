@@ -11,7 +11,7 @@ const WINDOWS = 'it is for Windows';
 const LOGS = 'logs are JSON on standard output';
 const LOCALITY = 'every endpoint is reached the same way in this version';
 const CONNTRACK = "the node's conntrack settings are left as they are";
-const API = 'there is no API server source in this version';
+const API = 'three watches need neither a limit of their rate nor a repetition of what is known';
 const OTHER = 'it has no effect in this version';
 
 /** Name, whether it is a boolean (takes no next word), why it changes nothing. */
@@ -43,7 +43,7 @@ const IGNORED: readonly (readonly [string, 'boolean' | 'value', string])[] = [
   ['conntrack-udp-timeout-stream', 'value', CONNTRACK],
   ['config-sync-period', 'value', API],
   ['kube-api-burst', 'value', API],
-  ['kube-api-content-type', 'value', API],
+  ['kube-api-content-type', 'value', 'the API server is asked for JSON'],
   ['kube-api-qps', 'value', API],
   ['feature-gates', 'value', OTHER],
   ['oom-score-adj', 'value', OTHER],
@@ -76,17 +76,12 @@ const IGNORED: readonly (readonly [string, 'boolean' | 'value', string])[] = [
   ['windows-service', 'boolean', WINDOWS],
 ];
 
-const NEEDS_API = 'the API server source comes in a later version; give --manifests PATH';
-
 /** A value that is empty (or false) asks for nothing and passes. */
 const REFUSED: readonly (readonly [string, 'boolean' | 'value', string])[] = [
-  ['kubeconfig', 'value', NEEDS_API],
-  ['master', 'value', NEEDS_API],
   ['config', 'value', 'the KubeProxyConfiguration file comes in a later version; give the settings as flags'],
   ['write-config-to', 'value', 'the KubeProxyConfiguration file comes in a later version'],
   ['nodeport-addresses', 'value', 'comes in a later version; NodePorts are on every local address'],
   ['scheduler', 'value', 'comes in a later version; endpoints are taken in turn'],
-  ['service-proxy-name', 'value', 'comes in a later version'],
   [
     'init-only',
     'boolean',

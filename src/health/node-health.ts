@@ -17,7 +17,7 @@ export interface NodeHealthReport {
   readonly healthy: boolean;
   /** What `/livez` answers: as `healthy`, without regard to `nodeEligible`. */
   readonly alive: boolean;
-  /** False once the node is to take no new traffic: in this version, when the proxy stops. */
+  /** False while the node is to take no new traffic: its Node object is gone or on the way, or the proxy stops. */
   readonly nodeEligible: boolean;
   readonly lastUpdated: number;
   readonly currentTime: number;
@@ -35,6 +35,8 @@ interface FamilyState {
 export interface NodeHealthOptions {
   /** Longest acceptable wait of a change; kube-proxy takes twice the sync period. */
   readonly timeoutMs: number;
+  /** Somebody will call `setNodeEligible`; until then the node is not eligible, as in kube-proxy. */
+  readonly hasNodeObject: boolean;
 }
 
 export class NodeHealth {
@@ -46,11 +48,13 @@ export class NodeHealth {
   };
   #served: readonly IpFamily[] = IP_FAMILIES;
   #stopping = false;
+  #isNodeEligible: boolean;
   #everSynced = false;
 
   constructor(deps: { readonly clock: Clock }, options: NodeHealthOptions) {
     this.#clock = deps.clock;
     this.#timeoutMs = options.timeoutMs;
+    this.#isNodeEligible = !options.hasNodeObject;
   }
 
   /** The families this node programs; the others are left out of the verdict and of the report. */
@@ -79,6 +83,11 @@ export class NodeHealth {
     }
   }
 
+  /** May load balancers send new connections to this node? Says nothing about the proxy: `/livez` does not mind. */
+  setNodeEligible(isEligible: boolean): void {
+    this.#isNodeEligible = isEligible;
+  }
+
   /** From here on `/healthz` and `/readyz` say no for good, while we drain. */
   stop(): void {
     this.#stopping = true;
@@ -97,11 +106,12 @@ export class NodeHealth {
       status[family] = { healthy, lastUpdated: healthy ? currentTime : this.#families[family].lastSynced };
     }
     const alive = this.#isSynced();
+    const nodeEligible = this.#isNodeEligible && !this.#stopping;
     const lastUpdated = Math.min(currentTime, ...Object.values(status).map((family) => family.lastUpdated));
     return {
-      healthy: alive && !this.#stopping,
+      healthy: alive && nodeEligible,
       alive,
-      nodeEligible: !this.#stopping,
+      nodeEligible,
       lastUpdated,
       currentTime,
       status,

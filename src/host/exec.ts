@@ -10,6 +10,8 @@ export interface ExecOptions {
   readonly input?: string;
   /** After this the program is killed. */
   readonly timeoutMs: number;
+  /** The program's whole environment; default: ours. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 export interface ExecResult {
@@ -24,9 +26,14 @@ export interface ExecResult {
  */
 export type Exec = (command: string, args: readonly string[], options: ExecOptions) => Promise<ExecResult>;
 
-export const exec: Exec = async (command, args, { input, timeoutMs }) => {
+export const exec: Exec = async (command, args, { input, timeoutMs, env }) => {
   const { promise, resolve, reject } = Promise.withResolvers<ExecResult>();
-  const options = { timeout: timeoutMs, killSignal: 'SIGKILL', maxBuffer: MAX_OUTPUT_BYTES } as const;
+  const options = {
+    timeout: timeoutMs,
+    killSignal: 'SIGKILL',
+    maxBuffer: MAX_OUTPUT_BYTES,
+    ...(env === undefined ? {} : { env }),
+  } as const;
   const child = execFile(command, args, options, (error, stdout, stderr) => {
     if (error === null) resolve({ exitCode: 0, stdout, stderr });
     else if (typeof error.code === 'number') resolve({ exitCode: error.code, stdout, stderr });

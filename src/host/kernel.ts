@@ -1,5 +1,6 @@
-/** What the kernel says of itself under /proc. */
+/** What the kernel says of itself. */
 import { existsSync, readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
 
 /** Does this kernel know IPv6 at all? */
 export function hasIPv6(): boolean {
@@ -18,4 +19,9 @@ export function localPortRange(): { readonly first: number; readonly last: numbe
   } catch {
     return fallback;
   }
+}
+
+/** As kube-proxy makes a node name of it (`pkg/util/node` GetHostname): trimmed and in lower case. */
+export function hostName(): string {
+  return hostname().trim().toLowerCase();
 }

@@ -33,6 +33,18 @@ export type EndpointsByServicePort = ReadonlyMap<ServicePortKey, readonly Endpoi
 /** The label that ties a slice to its Service; a slice without it belongs to nobody and is ignored. */
 export const SERVICE_NAME_LABEL = 'kubernetes.io/service-name';
 
+/**
+ * When the change in the cluster happened that led to this version of the slice, as the endpointslice controller
+ * notes it (`EndpointsLastChangeTriggerTime`, core/v1).
+ */
+export const TRIGGER_TIME_ANNOTATION = 'endpoints.kubernetes.io/last-change-trigger-time';
+
+/** Milliseconds since the epoch; undefined when the slice does not say, or not in a way that can be read. */
+export function triggerTimeOfSlice(slice: V1EndpointSlice): number | undefined {
+  const time = Date.parse(slice.metadata?.annotations?.[TRIGGER_TIME_ANNOTATION] ?? '');
+  return Number.isNaN(time) ? undefined : time;
+}
+
 /** `namespace/name` of the Service a slice belongs to, or undefined. */
 export function serviceOfSlice(slice: V1EndpointSlice): string | undefined {
   const name = slice.metadata?.labels?.[SERVICE_NAME_LABEL];

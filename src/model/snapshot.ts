@@ -5,7 +5,7 @@
 import type { V1EndpointSlice, V1Service } from '@kubernetes/client-node';
 import type { Problem } from '../errors.ts';
 import { type EndpointsByServicePort, endpointsFromSlices, serviceOfSlice } from './endpoint.ts';
-import { type Checked, namespacedNameText, objectText } from './object.ts';
+import type { Checked } from './object.ts';
 import { type ServicePort, servicePortsFromService } from './service-port.ts';
 import type { ServicePortKey } from './service-port-name.ts';
 
@@ -40,16 +40,12 @@ export class SnapshotBuilder {
 
   build({ services, endpointSlices }: SourceObjects): Snapshot {
     if (this.#services?.list !== services) this.#services = this.#convertServices(services);
-    const { servicePorts, names, problems } = this.#services;
+    const { servicePorts, problems } = this.#services;
     const converted = this.#convertSlices(endpointSlices);
     return {
       servicePorts,
       endpoints: new Map(converted.flatMap((group) => [...group.value])),
-      problems: [
-        ...problems,
-        ...converted.flatMap((group) => group.problems),
-        ...orphanSlices(endpointSlices, names),
-      ],
+      problems: [...problems, ...converted.flatMap((group) => group.problems)],
     };
   }
 
@@ -62,7 +58,7 @@ export class SnapshotBuilder {
       problems.push(...checked.problems);
       for (const servicePort of checked.value) servicePorts.set(servicePort.key, servicePort);
     }
-    return { list, servicePorts, problems, names: new Set(list.map(nameOf)) };
+    return { list, servicePorts, problems };
   }
 
   #convertSlices(slices: readonly V1EndpointSlice[]): readonly Checked<EndpointsByServicePort>[] {
@@ -85,31 +81,10 @@ export class SnapshotBuilder {
 interface ConvertedServices {
   readonly list: readonly V1Service[];
   readonly servicePorts: ReadonlyMap<ServicePortKey, ServicePort>;
-  readonly names: ReadonlySet<string>;
   readonly problems: readonly Problem[];
 }
 
 interface ConvertedSlices {
   readonly slices: readonly V1EndpointSlice[];
   readonly checked: Checked<EndpointsByServicePort>;
-}
-
-function nameOf({ metadata }: V1Service): string {
-  return namespacedNameText({ namespace: metadata?.namespace ?? '', name: metadata?.name ?? '' });
-}
-
-/** Slices whose Service does not exist: harmless, kept for when it appears, and worth a word. */
-function orphanSlices(slices: readonly V1EndpointSlice[], services: ReadonlySet<string>): Problem[] {
-  return slices.flatMap((slice) => {
-    const service = serviceOfSlice(slice);
-    if (service === undefined || services.has(service)) return [];
-    return [
-      {
-        code: 'ERR_ENDPOINTSLICE_ORPHAN' as const,
-        object: objectText('EndpointSlice', slice.metadata?.namespace ?? '', slice.metadata?.name ?? ''),
-        field: 'metadata.labels[kubernetes.io/service-name]',
-        message: `there is no Service ${service}`,
-      },
-    ];
-  });
 }

@@ -79,7 +79,6 @@ export class SyncMetrics implements SyncObserver {
     this.#endpointChangesTotal += count;
   }
 
-  /** Seconds from an EndpointSlice's last-change-trigger-time to the end of the sync that served it. */
   networkProgrammed(family: IpFamily, durationSeconds: number): void {
     this.#durations.networkProgramming.observe({ ip_family: family }, durationSeconds);
   }

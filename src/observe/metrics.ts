@@ -5,6 +5,7 @@
  *   metrics-sync.ts          kubeproxy_*: syncs, changes, health answers (written by events)
  *   metrics-service-port.ts  userspace_proxy_*: connections and dials of each service port (read at scrape)
  *   metrics-node.ts          userspace_proxy_*: engine, inventory, build (read at scrape)
+ *   metrics-api.ts           userspace_proxy_api_*, rest_client_*: the API server as a source (read at scrape)
  *
  * `docs/metrics.md` lists them for operators; a test compares the two.
  */
@@ -12,7 +13,9 @@ import type { Clock } from '../clock.ts';
 import type { EngineTotals } from '../engine/engine.ts';
 import type { IpFamily } from '../model/address.ts';
 import type { ProxyStatistics } from '../proxy/statistics.ts';
+import type { ApiStatistics } from '../sources/kubernetes/api-statistics.ts';
 import type { SyncObserver } from '../sync/sync-observer.ts';
+import { defineApiMetrics } from './metrics-api.ts';
 import { type Inventory, type NodeReading, defineBuildInfo, defineNodeMetrics } from './metrics-node.ts';
 import { MetricRegistry } from './metrics-registry.ts';
 import { defineServicePortMetrics } from './metrics-service-port.ts';
@@ -28,6 +31,8 @@ export interface MetricsDeps {
   engineTotals(): EngineTotals;
   /** Asked once per scrape. */
   inventory(): Inventory;
+  /** What the client of the API server counts; undefined: there is none. */
+  readonly api: ApiStatistics | undefined;
   /** The version of this program, for `userspace_proxy_build_info`. */
   readonly version: string;
 }
@@ -39,8 +44,6 @@ export interface Metrics extends SyncObserver {
   servicesChanged(count: number): void;
   /** EndpointSlices that a source saw added, changed or deleted. */
   endpointSlicesChanged(count: number): void;
-  /** Seconds from an EndpointSlice's last-change-trigger-time to the end of the sync that served it. */
-  networkProgrammed(family: IpFamily, durationSeconds: number): void;
   /** `/healthz` of the health server was answered with this status. */
   healthzAnswered(code: number): void;
   /** `/livez` of the health server was answered with this status. */
@@ -60,6 +63,7 @@ export function createMetrics(deps: MetricsDeps): Metrics {
   const current = (): Reading => (reading ??= takeReading(deps));
   defineServicePortMetrics(registry, () => current().statistics);
   defineNodeMetrics(registry, current);
+  defineApiMetrics(registry, deps.api);
   defineBuildInfo(registry, { version: deps.version, node: process.version });
   registry.addProcessMetrics();
 

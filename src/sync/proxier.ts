@@ -26,6 +26,7 @@ import {
   type Listeners,
   type NodeAddresses,
 } from './family-sync.ts';
+import type { Trigger } from './change-tracker.ts';
 import { ProblemLog } from './problem-log.ts';
 import type { SyncObserver } from './sync-observer.ts';
 
@@ -61,6 +62,10 @@ export class Proxier {
   readonly #builder = new DesiredStateBuilder();
   #nodeView: NodeView | undefined;
   readonly #families: readonly FamilySync[];
+  /** Rules may lag behind what is desired. */
+  #isAheadOfRules = true;
+  /** What led to changes that no completed sync has served yet. */
+  #triggers: readonly Trigger[] = [];
   #hasPortStoreFailed = false;
   /** Of the listeners, when their ports were last remembered. */
   #savedVersion = -1;
@@ -84,11 +89,14 @@ export class Proxier {
     return this.#sourceProblems.length;
   }
 
-  /** Step 1, synchronous. The caller asks the runner for a sync afterwards. */
-  update(snapshot: Snapshot, sourceProblems: readonly Problem[]): void {
+  /** Step 1, synchronous. The caller asks the runner for a sync afterwards. `triggers`: what led to it. */
+  update(snapshot: Snapshot, sourceProblems: readonly Problem[], triggers: readonly Trigger[] = []): void {
     this.#snapshot = snapshot;
     this.#sourceProblems = sourceProblems;
     this.#apply(snapshot);
+    // Where no rule has to follow, traffic goes the new way from here on.
+    if (this.#isAheadOfRules) this.#triggers = [...this.#triggers, ...triggers];
+    else this.#programmed(triggers);
   }
 
   /** The sources know nothing yet, and say why. */
@@ -110,6 +118,7 @@ export class Proxier {
   async sync({ isPeriodic }: { readonly isPeriodic: boolean }): Promise<void> {
     if (this.#snapshot === undefined) return;
     const desired = this.#desired;
+    const served = this.#triggers.length;
     const startedAt = this.#deps.clock.now();
     this.#deps.observer.syncStarted();
     const listenerFaults: ProxyError[] = [];
@@ -125,7 +134,15 @@ export class Proxier {
     this.#deps.backends.retainBackends(this.#neededKeys(desired));
     await this.#rememberPorts();
     // A listener that cannot open harms its own Service only: retried, but no reason to call the node unhealthy.
-    if (ruleFaults.length === 0) this.#deps.observer.syncSucceeded();
+    if (ruleFaults.length === 0) {
+      this.#deps.observer.syncSucceeded();
+      // What came during the sync and needs no rule is served as well.
+      const isCaughtUp = desired.portals === this.#desired.portals;
+      const servedCount = isCaughtUp ? this.#triggers.length : served;
+      this.#programmed(this.#triggers.slice(0, servedCount));
+      this.#triggers = this.#triggers.slice(servedCount);
+      this.#isAheadOfRules = !isCaughtUp;
+    }
     const faults = [...ruleFaults, ...listenerFaults];
     if (faults.length > 0) throw syncFault(faults);
     const durationMs = Math.round(this.#deps.clock.now() - startedAt);
@@ -141,13 +158,21 @@ export class Proxier {
   }
 
   #apply(snapshot: Snapshot): void {
-    const before = this.#desired.listeners;
+    const { listeners: before, portals } = this.#desired;
     this.#desired = this.#builder.build(snapshot, this.#currentNodeView());
+    if (this.#desired.portals !== portals) this.#isAheadOfRules = true;
     for (const [key, listener] of this.#desired.listeners) {
       if (before.get(key) !== listener) this.#deps.backends.setBackends(key, listener);
     }
     this.#problems.update([...this.#sourceProblems, ...snapshot.problems, ...this.#desired.problems]);
     this.#deps.observer.updateQueued();
+  }
+
+  #programmed(triggers: readonly Trigger[]): void {
+    const now = this.#deps.clock.wallTime();
+    for (const { family, at } of triggers) {
+      this.#deps.observer.networkProgrammed(family, Math.max(0, now - at) / 1000);
+    }
   }
 
   #currentNodeView(): NodeView {

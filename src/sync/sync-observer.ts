@@ -30,6 +30,8 @@ export interface SyncObserver {
   restoreFailed(family: IpFamily, kind: SyncKind): void;
   /** A full rewrite was due for another reason than a change of ours. */
   resynced(reason: ResyncReason): void;
+  /** Seconds from a change in the cluster to the moment when traffic follows it (an EndpointSlice's trigger time). */
+  networkProgrammed(family: IpFamily, durationSeconds: number): void;
   /** A whole pass has ended well: everything that was queued before it began is served. */
   syncSucceeded(): void;
 }

@@ -28,6 +28,10 @@ describe('the configuration', () => {
       warnings: [],
       config: {
         manifests: ['/etc/services'],
+        kubeconfig: '',
+        masters: [],
+        serviceProxyName: '',
+        watchStallTimeoutMs: 180_000,
         hostnameOverride: '',
         capture: 'redirect',
         proxyPortRange: { first: 20_000, last: 29_999 },
@@ -58,6 +62,8 @@ describe('the configuration', () => {
 
   it.each([
     { args: ['--manifests', 'b,c'], key: 'manifests', value: ['/etc/services', 'b', 'c'] },
+    { args: ['--watch-stall-timeout=1s'], key: 'watchStallTimeoutMs', value: 1_000 },
+    { args: ['--watch-stall-timeout', '5m'], key: 'watchStallTimeoutMs', value: 300_000 },
     { args: ['--hostname-override', ' Node-A '], key: 'hostnameOverride', value: 'node-a' },
     { args: ['--proxy-mode=userspace'], key: 'capture', value: 'redirect' },
     { args: ['--proxy-mode='], key: 'capture', value: 'redirect' },
@@ -145,6 +151,8 @@ describe('the configuration', () => {
     { args: ['--healthz-bind-address', ':10256'], says: ['--healthz-bind-address', '":10256"'] },
     { args: ['--metrics-bind-address', '1.2.3.4:65536'], says: ['--metrics-bind-address', '65536'] },
     { args: ['--metrics-bind-address', '010.0.0.1:80'], says: ['--metrics-bind-address', '"010.0.0.1:80"'] },
+    { args: ['--watch-stall-timeout', '999ms'], says: ['--watch-stall-timeout', '"999ms"', 'from 1s'] },
+    { args: ['--watch-stall-timeout=0'], says: ['--watch-stall-timeout', '"0"', 'from 1s'] },
     { args: ['--logging-format', 'xml'], says: ['--logging-format', '"xml"', '"json"'] },
     { args: ['--cleanup', '--print-rules'], says: ['--print-rules', '--cleanup'] },
   ])('refuses $args and says why', ({ args, says }) => {
@@ -154,9 +162,97 @@ describe('the configuration', () => {
   });
 });
 
+describe('an API server as the source', () => {
+  it.each([
+    { name: 'no flag at all', args: [] },
+    { name: '--print-rules alone', args: ['--print-rules'] },
+    { name: '--manifests with nothing in it', args: ['--manifests', ''] },
+  ])('is what $name asks for: that of the pod', ({ args }) => {
+    expect(configFromArgs(args).config).toMatchObject({ manifests: [], kubeconfig: '', masters: [] });
+  });
+
+  it.each<{ args: readonly string[]; origins: readonly string[] }>([
+    { args: ['--master', 'https://10.0.0.1:6443'], origins: ['https://10.0.0.1:6443'] },
+    { args: ['--master=https://10.0.0.1:6443/'], origins: ['https://10.0.0.1:6443'] },
+    { args: ['--master', 'http://127.0.0.1:8080'], origins: ['http://127.0.0.1:8080'] },
+    { args: ['--master', '10.0.0.1:6443'], origins: ['https://10.0.0.1:6443'] },
+    { args: ['--master', 'api.example.org'], origins: ['https://api.example.org'] },
+    { args: ['--master', 'https://[FD00::1]:6443'], origins: ['https://[fd00::1]:6443'] },
+    { args: ['--master', 'a:6443, b:6443'], origins: ['https://a:6443', 'https://b:6443'] },
+    { args: ['--master', 'a:1,b:2', '--master=c:3'], origins: ['https://a:1', 'https://b:2', 'https://c:3'] },
+  ])('has the addresses $origins for $args, in that order', ({ args, origins }) => {
+    expect(configFromArgs(args).config.masters.map(({ origin }) => origin)).toEqual(origins);
+  });
+
+  it.each<{ name: string; value: string }>([
+    { name: 'a path', value: 'https://10.0.0.1:6443/k8s/clusters/c1' },
+    { name: 'a query', value: 'https://10.0.0.1:6443?a=b' },
+    { name: 'a fragment', value: 'https://10.0.0.1:6443#a' },
+    { name: 'a user with a password', value: 'https://admin:secret@10.0.0.1:6443' },
+    { name: 'a user alone', value: 'https://admin@10.0.0.1:6443' },
+    { name: 'another scheme', value: 'ftp://10.0.0.1' },
+    { name: 'a port that is none', value: 'https://10.0.0.1:65536' },
+    { name: 'a space in it', value: 'https://10.0.0.1 :6443' },
+    { name: 'one bad address among good ones', value: 'https://10.0.0.1:6443,ftp://10.0.0.2' },
+    { name: 'a comma at its end', value: 'https://10.0.0.1:6443,' },
+  ])('cannot be at an address with $name', ({ value }) => {
+    const fault = faultOf(['--master', value]);
+    expect(fault.code).toBe('ERR_FLAG_VALUE');
+    expect(fault.message).toBe(
+      `invalid argument ${JSON.stringify(value)} for --master: must be addresses of API servers such as ` +
+        'https://10.0.0.1:6443, separated by commas, without path or user',
+    );
+  });
+
+  it('is reached with the kubeconfig, for the name, and at the addresses that are given', () => {
+    const args = ['--kubeconfig=/etc/kube/config', '--service-proxy-name=edge', '--master=10.0.0.1:6443'];
+    const { config, command } = configFromArgs(args);
+    expect(command).toBe('run');
+    expect(config).toMatchObject({ kubeconfig: '/etc/kube/config', serviceProxyName: 'edge' });
+    expect(config.masters).toEqual([new URL('https://10.0.0.1:6443')]);
+    expect(Object.isFrozen(config.masters)).toBe(true);
+  });
+
+  it.each([[''], ['a'], ['edge'], ['A.b-c_9'], ['x'.repeat(63)]])(
+    'may be asked for the Services of proxy %j',
+    (value) => {
+      expect(configFromArgs(['--service-proxy-name', value]).config.serviceProxyName).toBe(value);
+    },
+  );
+
+  it.each([['-edge'], ['edge-'], ['two words'], ['a/b'], ['a,b'], ['ä'], ['x'.repeat(64)], ['edge\n']])(
+    'cannot be asked for the Services of proxy %j: that is no value of a label',
+    (value) => {
+      expect(faultOf(['--service-proxy-name', value])).toMatchObject({
+        code: 'ERR_FLAG_VALUE',
+        message: expect.stringContaining('for --service-proxy-name: must be a label value: at most 63'),
+      });
+    },
+  );
+
+  it.each([
+    { flag: 'kubeconfig', value: '/etc/kube/config' },
+    { flag: 'master', value: 'https://10.0.0.1:6443' },
+    { flag: 'service-proxy-name', value: 'edge' },
+  ])('is no second source beside --manifests: --$flag is refused with it', ({ flag, value }) => {
+    const fault = faultOf(['--manifests', 'x', `--${flag}`, value]);
+    expect(fault.code).toBe('ERR_FLAG_VALUE');
+    expect(fault.message).toContain(`for --${flag}: cannot be combined with --manifests`);
+  });
+
+  it.each([['--kubeconfig='], ['--service-proxy-name='], ['--watch-stall-timeout=1m']])(
+    'is not asked for by %s, so --manifests may stand beside it',
+    (flag) => {
+      expect(run(flag).config.manifests).toEqual(['/etc/services']);
+    },
+  );
+});
+
 describe('the command', () => {
   it.each([
     { args: ['--manifests', 'x'], command: 'run' },
+    { args: [], command: 'run' },
+    { args: ['--kubeconfig', 'x', '--print-rules'], command: 'print-rules' },
     { args: ['--manifests', 'x', '--print-rules'], command: 'print-rules' },
     { args: ['--cleanup'], command: 'cleanup' },
     { args: ['--cleanup=false', '--manifests', 'x'], command: 'run' },
@@ -167,17 +263,6 @@ describe('the command', () => {
   ])('of $args is $command', ({ args, command }) => {
     expect(configFromArgs(args).command).toBe(command);
   });
-
-  it.each([[[]], [['--print-rules']], [['--manifests', '']]])(
-    'of %j is refused: there is nothing to read',
-    (args) => {
-      expect(faultOf(args)).toMatchObject({
-        code: 'ERR_FLAG_VALUE',
-        message:
-          '--manifests is required: a file or directory of Services and EndpointSlices (the API server source comes in a later version)',
-      });
-    },
-  );
 
   it('is refused when a flag is unknown, with the nearest name', () => {
     expect(faultOf(['--manifest', 'x'])).toMatchObject({
@@ -255,6 +340,7 @@ describe('/configz', () => {
       apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
       kind: 'KubeProxyConfiguration',
       bindAddressHardFail: false,
+      clientConnection: { kubeconfig: '' },
       healthzBindAddress: '',
       hostnameOverride: 'n1',
       iptables: { minSyncPeriod: '1s', syncPeriod: '30s' },
@@ -270,10 +356,31 @@ describe('/configz', () => {
         drainTimeout: '30s',
         listenerGracePeriod: '1s',
         manifests: ['/etc/services'],
+        masters: [],
         maxUDPSessions: 4_096,
+        serviceProxyName: '',
         stateDir: '/run/kube-userspace-proxy',
         tcpHalfCloseTimeout: '1h0m0s',
         udpUnrepliedTimeout: '30s',
+        watchStallTimeout: '3m0s',
+      },
+    });
+  });
+
+  it('tells which API servers are asked, and how', () => {
+    const { config } = configFromArgs([
+      '--kubeconfig=/etc/kube/config',
+      '--master=10.0.0.1:6443,http://[::1]:8080',
+      '--service-proxy-name=edge',
+      '--watch-stall-timeout=90s',
+    ]);
+    expect(kubeProxyConfigurationFromConfig(config)).toMatchObject({
+      clientConnection: { kubeconfig: '/etc/kube/config' },
+      userspaceProxy: {
+        manifests: [],
+        masters: ['https://10.0.0.1:6443', 'http://[::1]:8080'],
+        serviceProxyName: 'edge',
+        watchStallTimeout: '1m30s',
       },
     });
   });

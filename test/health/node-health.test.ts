@@ -1,5 +1,5 @@
 /** kube-proxy's TestHealthzServer and TestLivezServer (`pkg/proxy/healthcheck/healthcheck_test.go`), as they apply. */
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { NodeHealth, type NodeHealthReport } from '../../src/health/node-health.ts';
 import type { IpFamily } from '../../src/model/address.ts';
 
@@ -16,10 +16,13 @@ class Fixture {
   #elapsed = 0;
   /** How far the time of day stands from the monotonic clock. */
   wallOffset = START;
-  readonly health = new NodeHealth(
-    { clock: { now: () => this.#elapsed, wallTime: () => this.wallOffset + this.#elapsed } },
-    { timeoutMs: TIMEOUT_MS },
-  );
+  readonly health: NodeHealth;
+
+  /** Without a Node object unless told. */
+  constructor({ hasNodeObject = false } = {}) {
+    const clock = { now: () => this.#elapsed, wallTime: () => this.wallOffset + this.#elapsed };
+    this.health = new NodeHealth({ clock }, { timeoutMs: TIMEOUT_MS, hasNodeObject });
+  }
 
   step(seconds: number): void {
     this.#elapsed += seconds * 1000;
@@ -161,6 +164,69 @@ test('the node is eligible until the stop', () => {
   health.stop();
 
   expect(health.report().nodeEligible).toBe(false);
+});
+
+const eligible: Step = ({ health }) => health.setNodeEligible(true);
+const ineligible: Step = ({ health }) => health.setNodeEligible(false);
+const UNWANTED = { healthy: false, alive: true };
+
+describe('with a Node object', () => {
+  test.each<{ name: string; steps: Step[]; verdict: { healthy: boolean; alive: boolean; ready: boolean } }>([
+    {
+      name: 'that nobody has told of yet it is alive, and load balancers are kept away',
+      steps: [],
+      verdict: { ...UNWANTED, ready: false },
+    },
+    {
+      name: 'that may take traffic it is healthy',
+      steps: [eligible, synced],
+      verdict: { ...HEALTHY, ready: true },
+    },
+    {
+      name: 'that may not, it is alive and ready all the same',
+      steps: [ineligible, synced],
+      verdict: { ...UNWANTED, ready: true },
+    },
+    {
+      name: 'that may no longer, it is alive and ready all the same',
+      steps: [eligible, synced, ineligible],
+      verdict: { ...UNWANTED, ready: true },
+    },
+    {
+      name: 'that may again it is healthy again',
+      steps: [eligible, synced, ineligible, eligible],
+      verdict: { ...HEALTHY, ready: true },
+    },
+    {
+      name: 'that may take traffic it is still unhealthy when a change waits too long',
+      steps: [eligible, synced, queued, after(25)],
+      verdict: { ...LATE, ready: false },
+    },
+    {
+      name: 'that may take traffic it is still unhealthy once stopped',
+      steps: [eligible, synced, stop, eligible],
+      verdict: { ...UNWANTED, ready: false },
+    },
+  ])('$name', ({ steps, verdict }) => {
+    const fixture = new Fixture({ hasNodeObject: true });
+
+    for (const step of steps) step(fixture);
+
+    expect(fixture.verdict).toEqual(verdict);
+  });
+
+  test('the report tells an ineligible node from a proxy that is late', () => {
+    const fixture = new Fixture({ hasNodeObject: true });
+    sync(fixture.health);
+
+    fixture.health.setNodeEligible(false);
+    fixture.step(3600);
+
+    const report = fixture.health.report();
+    expect(report).toMatchObject({ healthy: false, alive: true, nodeEligible: false });
+    expect(report.lastUpdated).toBe(fixture.wallTime);
+    expect(report.status).toMatchObject({ IPv4: { healthy: true }, IPv6: { healthy: true } });
+  });
 });
 
 test('while healthy the last update is now, also long after the last sync', () => {

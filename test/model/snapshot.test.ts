@@ -1,4 +1,4 @@
-/** Services and EndpointSlices together: orphans, Services that come back, and whatever anybody may write. */
+/** Services and EndpointSlices together: Services that come back, and whatever anybody may write. */
 import type { V1EndpointSlice, V1Service } from '@kubernetes/client-node';
 import { describe, expect, test } from 'vitest';
 import { parseIpAddress } from '../../src/model/address.ts';
@@ -9,45 +9,6 @@ import { Random, seeds } from '../support/random.ts';
 
 test('nothing gives the empty snapshot', () => {
   expect(snapshotFromObjects({ services: [], endpointSlices: [] })).toEqual(EMPTY_SNAPSHOT);
-});
-
-describe('a slice for a Service that does not exist', () => {
-  test('is reported, and harms no other', () => {
-    const snapshot = snapshotFromObjects({
-      services: [makeService('web')],
-      endpointSlices: [makeSlice('gone', ['10.244.1.9']), makeSlice('web', ['10.244.1.1'])],
-    });
-    expect(snapshot.problems).toEqual([
-      {
-        code: 'ERR_ENDPOINTSLICE_ORPHAN',
-        object: 'EndpointSlice default/gone-ipv4',
-        field: 'metadata.labels[kubernetes.io/service-name]',
-        message: 'there is no Service default/gone',
-      },
-    ]);
-    expect(snapshot.servicePorts.size).toBe(1);
-  });
-
-  test.each([
-    { name: 'headless', clusterIP: 'None' },
-    { name: 'not to be served for a fault of its own', clusterIP: 'junk' },
-  ])('is not meant where the Service is there but $name', ({ clusterIP }) => {
-    const { problems } = snapshotFromObjects({
-      services: [makeService('web', ({ spec }) => void (spec.clusterIP = clusterIP))],
-      endpointSlices: [makeSlice('web', ['10.244.1.1'])],
-    });
-    expect(problems.filter(({ code }) => code === 'ERR_ENDPOINTSLICE_ORPHAN')).toEqual([]);
-  });
-
-  test('is not a Service of that name in another namespace', () => {
-    const { problems } = snapshotFromObjects({
-      services: [
-        makeService('web', ({ metadata }) => void Object.assign(metadata ?? {}, { namespace: 'other' })),
-      ],
-      endpointSlices: [makeSlice('web', ['10.244.1.1'])],
-    });
-    expect(problems).toMatchObject([{ code: 'ERR_ENDPOINTSLICE_ORPHAN' }]);
-  });
 });
 
 describe('a Service that is deleted and made again finds its endpoints', () => {

@@ -24,7 +24,7 @@ export class HttpFixture {
   elapsed = 0;
   readonly health = new NodeHealth(
     { clock: { now: () => this.elapsed, wallTime: () => START + this.elapsed } },
-    { timeoutMs: TIMEOUT_MS },
+    { timeoutMs: TIMEOUT_MS, hasNodeObject: false },
   );
   configz: object = { mode: 'userspace' };
   readonly #dispatcher = new Agent();

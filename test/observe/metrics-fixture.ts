@@ -10,6 +10,7 @@ import {
   SESSION_DURATION_BUCKETS,
   ServicePortStatistics,
 } from '../../src/proxy/statistics.ts';
+import { ApiStatistics } from '../../src/sources/kubernetes/api-statistics.ts';
 import { type ParsedFamily, parsePrometheusText } from '../support/prometheus-text.ts';
 
 export class MetricsFixture {
@@ -34,23 +35,30 @@ export class MetricsFixture {
   };
   /** Milliseconds since the epoch. */
   wallTime = Date.UTC(2026, 10, 21);
+  readonly api = new ApiStatistics();
   /** How often `statistics()` was asked. */
   readings = 0;
   /** What `statistics()` throws, when set. */
   fault: Error | undefined;
 
-  readonly metrics: Metrics = createMetrics({
-    clock: { wallTime: () => this.wallTime },
-    statistics: () => {
-      this.readings += 1;
-      if (this.fault !== undefined) throw this.fault;
-      const { servicePorts, dialDuration, sessionDuration } = this;
-      return { servicePorts, dialDuration, sessionDuration };
-    },
-    engineTotals: () => this.engine,
-    inventory: () => this.inventory,
-    version: '1.2.3',
-  });
+  readonly metrics: Metrics;
+
+  /** With an API server, of which nothing is known yet, unless told. */
+  constructor({ hasApi = true } = {}) {
+    this.metrics = createMetrics({
+      clock: { wallTime: () => this.wallTime },
+      statistics: () => {
+        this.readings += 1;
+        if (this.fault !== undefined) throw this.fault;
+        const { servicePorts, dialDuration, sessionDuration } = this;
+        return { servicePorts, dialDuration, sessionDuration };
+      },
+      engineTotals: () => this.engine,
+      inventory: () => this.inventory,
+      api: hasApi ? this.api : undefined,
+      version: '1.2.3',
+    });
+  }
 
   addServicePort(
     tweak: (name: { -readonly [K in keyof ServicePortName]: ServicePortName[K] }) => void = () => {},

@@ -1,6 +1,7 @@
 /** docs/metrics.md and the registry list the same metrics, with the same types and labels. */
 import { readFileSync } from 'node:fs';
 import { beforeAll, expect, test } from 'vitest';
+import { increment } from '../../src/sources/kubernetes/api-statistics.ts';
 import type { ParsedFamily } from '../support/prometheus-text.ts';
 import { MetricsFixture } from './metrics-fixture.ts';
 
@@ -25,6 +26,8 @@ beforeAll(async () => {
   const fixture = new MetricsFixture();
   fixture.addServicePort().sessionsTotal = 1;
   fixture.metrics.updateQueued();
+  fixture.api.requestEnded('10.0.0.1:6443', '200');
+  increment(fixture.api.of('services').failures, 'ERR_API_STALLED');
   const counts = { nat: 1, filter: 1 };
   fixture.metrics.familySynced({
     family: 'IPv4',
@@ -76,9 +79,9 @@ test('the page gives every metric the labels that are exported', () => {
 test('the queries on the page ask for metrics that exist', () => {
   const queries = [...page.matchAll(/```promql\n(.+?)\n```/gs)].map((match) => match[1] ?? '');
   const names = queries.flatMap(
-    (query) => query.match(/\b(?:kubeproxy|userspace_proxy|process|nodejs)_\w+/g) ?? [],
+    (query) => query.match(/\b(?:kubeproxy|userspace_proxy|rest_client|process|nodejs)_\w+/g) ?? [],
   );
 
-  expect(queries).toHaveLength(5);
+  expect(queries).toHaveLength(11);
   expect(names.filter((name) => !families.has(name.replace(/_bucket$/, '')))).toEqual([]);
 });

@@ -1,6 +1,12 @@
 /** Everything is read back from the exported text, strictly parsed. */
 import { expect, test } from 'vitest';
 import { PROBLEM_CODES } from '../../src/errors.ts';
+import {
+  EVENT_TYPES,
+  LIST_REASONS,
+  RESOURCE_NAMES,
+  increment,
+} from '../../src/sources/kubernetes/api-statistics.ts';
 import { sampleValue } from '../support/prometheus-text.ts';
 import { MetricsFixture } from './metrics-fixture.ts';
 
@@ -165,6 +171,77 @@ test('engine totals and the inventory are exported under their names', async () 
   expect(value('interfaces_without_address')).toBe(10);
 });
 
+test('what is known of each resource of the API server is exported', async () => {
+  const fixture = new MetricsFixture();
+  const services = fixture.api.of('services');
+  services.isSynced = true;
+  services.isWatching = true;
+  services.lastContactAt = 1_800_000_000_500;
+  services.watches = 3;
+  increment(services.lists, 'initial');
+  increment(services.lists, 'expired');
+  increment(services.events, 'BOOKMARK');
+  increment(services.failures, 'ERR_API_STALLED');
+  fixture.api.of('nodes').downSince = 1_800_000_001_250;
+
+  const families = await fixture.scrape();
+  const value = (name: string, labels: Record<string, string>): number | undefined =>
+    sampleValue(families, `userspace_proxy_api_${name}`, labels);
+  const of = { resource: 'services' };
+
+  expect(value('synced', of)).toBe(1);
+  expect(value('watch_up', of)).toBe(1);
+  expect(value('last_contact_timestamp_seconds', of)).toBe(1_800_000_000.5);
+  expect(value('down_since_timestamp_seconds', of)).toBe(0);
+  expect(value('down_since_timestamp_seconds', { resource: 'nodes' })).toBe(1_800_000_001.25);
+  expect(value('watches_total', of)).toBe(3);
+  expect(value('lists_total', { ...of, reason: 'initial' })).toBe(1);
+  expect(value('lists_total', { ...of, reason: 'expired' })).toBe(1);
+  expect(value('watch_events_total', { ...of, type: 'BOOKMARK' })).toBe(1);
+  expect(value('failures_total', { ...of, code: 'ERR_API_STALLED' })).toBe(1);
+  expect(value('synced', { resource: 'endpointslices' })).toBe(0);
+});
+
+test('before the API server has said anything, what alerts watch is there at 0 for every resource', async () => {
+  const families = await new MetricsFixture().scrape();
+
+  for (const resource of RESOURCE_NAMES) {
+    const value = (name: string, labels: Record<string, string> = {}): number | undefined =>
+      sampleValue(families, `userspace_proxy_api_${name}`, { resource, ...labels });
+    for (const name of ['synced', 'watch_up', 'watches_total']) expect(value(name)).toBe(0);
+    expect(value('last_contact_timestamp_seconds')).toBe(0);
+    expect(value('down_since_timestamp_seconds')).toBe(0);
+    for (const reason of LIST_REASONS) expect(value('lists_total', { reason })).toBe(0);
+    for (const type of EVENT_TYPES) expect(value('watch_events_total', { type })).toBe(0);
+  }
+});
+
+test("requests to API servers have client-go's name, and are told apart by server and by answer", async () => {
+  const fixture = new MetricsFixture();
+  for (const code of ['200', '200', '503', '<error>']) fixture.api.requestEnded('10.0.0.1:6443', code);
+  fixture.api.requestEnded('10.0.0.2:6443', '200');
+
+  const families = await fixture.scrape();
+  const value = (host: string, code: string): number | undefined =>
+    sampleValue(families, 'rest_client_requests_total', { host, code, method: 'GET' });
+
+  expect(value('10.0.0.1:6443', '200')).toBe(2);
+  expect(value('10.0.0.1:6443', '503')).toBe(1);
+  expect(value('10.0.0.1:6443', '<error>')).toBe(1);
+  expect(value('10.0.0.2:6443', '200')).toBe(1);
+  expect(value('10.0.0.2:6443', '503')).toBeUndefined();
+});
+
+test('with manifests instead of an API server, its families exist and have no series', async () => {
+  const fixture = new MetricsFixture({ hasApi: false });
+
+  const families = await fixture.scrape();
+
+  const own = [...families.values()].filter(({ name }) => /^userspace_proxy_api_|^rest_client_/.test(name));
+  expect(own).toHaveLength(9);
+  expect(own.flatMap(({ samples }) => samples)).toEqual([]);
+});
+
 test('build info and the process metrics are there', async () => {
   const families = await new MetricsFixture().scrape();
 
@@ -207,5 +284,5 @@ test('our own names carry their unit, and _total exactly when they are counters'
       (type === 'histogram' && !name.endsWith('_seconds')),
   );
   expect(misnamed).toEqual([]);
-  expect(own).toHaveLength(24);
+  expect(own).toHaveLength(32);
 });

@@ -41,6 +41,7 @@ const METHODS: Readonly<Record<AgentMethod, true>> = {
   udpExchange: true,
   udpIdentify: true,
   udpFlood: true,
+  openRelay: true,
 };
 
 export interface AgentOptions {

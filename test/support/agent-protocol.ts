@@ -175,6 +175,12 @@ export interface AgentMethods {
     },
     FloodResult
   >;
+
+  /**
+   * Makes a unix socket of that path and relays its connections to the target, octets and FINs in both ways, until
+   * the agent ends. A connection that the target refuses ends at once.
+   */
+  openRelay: Method<Target & { path: string }, void>;
 }
 
 export type AgentMethod = keyof AgentMethods;

@@ -12,6 +12,7 @@ import type {
   Result,
 } from './agent-protocol.ts';
 import { httpGet } from './agent-http-get.ts';
+import { openRelay } from './agent-relay.ts';
 import { createServerFunctions } from './agent-servers.ts';
 import { createHoldFunctions } from './agent-tcp-hold.ts';
 import { createTcpClientFunctions } from './agent-tcp-clients.ts';
@@ -24,6 +25,7 @@ const functions: AgentFunctions = {
   ...createLoadFunctions(),
   ...createUdpClientFunctions(),
   httpGet,
+  openRelay,
 };
 
 function isMethod(name: string): name is AgentMethod {

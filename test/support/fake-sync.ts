@@ -193,6 +193,7 @@ export class FakeObserver implements SyncObserver {
   readonly families: FamilySync[] = [];
   readonly restoreFailures: string[] = [];
   readonly resyncs: ResyncReason[] = [];
+  readonly programmed: { readonly family: IpFamily; readonly seconds: number }[] = [];
   #isUnderWay = false;
 
   constructor(journal: Journal) {
@@ -219,6 +220,10 @@ export class FakeObserver implements SyncObserver {
 
   resynced(reason: ResyncReason): void {
     this.resyncs.push(reason);
+  }
+
+  networkProgrammed(family: IpFamily, seconds: number): void {
+    this.programmed.push({ family, seconds });
   }
 
   syncSucceeded(): void {

@@ -17,13 +17,15 @@ const HEALTH_PORT = 10_256;
 const METRICS_PORT = 10_249;
 
 export interface ProxyProcessOptions {
-  /** File name to YAML text, written before the start. */
-  readonly manifests?: Readonly<Record<string, string>>;
+  /** File name to YAML text, written before the start. False: no `--manifests`; `args` name another source. */
+  readonly manifests?: Readonly<Record<string, string>> | false;
   /** Further flags; later ones win over the defaults of the tests. */
   readonly args?: readonly string[];
   /** False: return as soon as the process runs, without waiting for /readyz. */
   readonly awaitReady?: boolean;
   readonly env?: NodeJS.ProcessEnv;
+  /** A command that ends in an `exec` of its further arguments, which are the proxy's command line. */
+  readonly within?: readonly string[];
 }
 
 export interface Exit {
@@ -70,10 +72,11 @@ export class ProxyProcess implements AsyncDisposable {
     const directory = options.directory ?? (await mkdtemp(join(tmpdir(), 'kup-proxy-')));
     const manifests = join(directory, 'manifests');
     await host.run(['mkdir', '-p', manifests]);
-    for (const [name, text] of Object.entries(options.manifests ?? {}))
+    for (const [name, text] of Object.entries(options.manifests === false ? {} : (options.manifests ?? {})))
       await writeFile(join(manifests, name), text);
-    const flags = ['--manifests', manifests, '--state-dir', join(directory, 'state'), ...TEST_FLAGS];
-    const argv = [process.execPath, MAIN, ...flags, ...(options.args ?? [])];
+    const source = options.manifests === false ? [] : ['--manifests', manifests];
+    const flags = [...source, '--state-dir', join(directory, 'state'), ...TEST_FLAGS];
+    const argv = [...(options.within ?? []), process.execPath, MAIN, ...flags, ...(options.args ?? [])];
     const child = host.spawn(argv, {
       stdio: ['ignore', 'pipe', 'pipe'],
       ...(options.env === undefined ? {} : { env: options.env }),

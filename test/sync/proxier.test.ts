@@ -45,6 +45,7 @@ function nodeWith(...redirect: readonly string[]): NodeAddresses {
 
 class Fixture<Rules extends FamilyRules = FakeRules> {
   readonly journal: Journal;
+  readonly clock = new FakeClock();
   readonly logger = new RecordingLogger();
   readonly backends: FakeBackends;
   readonly listeners: FakeListeners;
@@ -62,7 +63,7 @@ class Fixture<Rules extends FamilyRules = FakeRules> {
     this.portStore = new FakePortStore(journal);
     this.observer = new FakeObserver(journal);
     this.proxier = new Proxier({
-      clock: new FakeClock(),
+      clock: this.clock,
       logger: this.logger,
       backends: this.backends,
       listeners: this.listeners,
@@ -473,6 +474,129 @@ describe("the node's addresses", () => {
     await fixture.proxier.sync({ isPeriodic: false });
 
     expect(fixture.listeners.wanted.map(({ addresses }) => addresses)).toEqual([both]);
+  });
+});
+
+describe('the time until traffic follows a change', () => {
+  /** With rules that stand; the clock is then 10 s further than `began`. */
+  async function makeProgrammed(): Promise<{ readonly fixture: Fixture; readonly began: number }> {
+    const fixture = makeFixture();
+    await fixture.apply(ONLY_WEB);
+    const began = fixture.clock.wallTime();
+    fixture.clock.advance(10_000);
+    return { fixture, began };
+  }
+  /** The Services are the same: only then is it known that no rule has to follow. */
+  function onlyWebWith(...lasts: readonly number[]): Snapshot {
+    return { ...ONLY_WEB, endpoints: makeSnapshot([web, makeEndpoints(...lasts)]).endpoints };
+  }
+  const GROWN = onlyWebWith(1, 2, 3);
+
+  test('ends with the update when only endpoints changed', async () => {
+    const { fixture, began } = await makeProgrammed();
+
+    fixture.proxier.update(GROWN, [], [{ family: 'IPv4', at: began }]);
+
+    expect(fixture.observer.programmed).toEqual([{ family: 'IPv4', seconds: 10 }]);
+    fixture.clock.advance(1_000);
+    await fixture.proxier.sync({ isPeriodic: false });
+    expect(fixture.observer.programmed).toHaveLength(1);
+  });
+
+  test('ends with the sync when the last endpoint went: that is a rule', async () => {
+    const { fixture, began } = await makeProgrammed();
+
+    fixture.proxier.update(onlyWebWith(), [], [{ family: 'IPv4', at: began }]);
+    expect(fixture.observer.programmed).toEqual([]);
+    await fixture.proxier.sync({ isPeriodic: false });
+
+    expect(fixture.observer.programmed).toEqual([{ family: 'IPv4', seconds: 10 }]);
+  });
+
+  test('ends with the sync when rules have to follow', async () => {
+    const { fixture, began } = await makeProgrammed();
+
+    fixture.proxier.update(BOTH, [], [{ family: 'IPv4', at: began }]);
+    expect(fixture.observer.programmed).toEqual([]);
+    fixture.clock.advance(2_000);
+    await fixture.proxier.sync({ isPeriodic: false });
+
+    expect(fixture.observer.programmed).toEqual([{ family: 'IPv4', seconds: 12 }]);
+    await fixture.proxier.sync({ isPeriodic: false });
+    expect(fixture.observer.programmed).toHaveLength(1);
+  });
+
+  test('ends with the first sync for what was known before it', async () => {
+    const fixture = makeFixture();
+    const at = fixture.clock.wallTime();
+
+    fixture.proxier.update(ONLY_WEB, [], [{ family: 'IPv4', at }]);
+    expect(fixture.observer.programmed).toEqual([]);
+    fixture.clock.advance(500);
+    await fixture.proxier.sync({ isPeriodic: false });
+
+    expect(fixture.observer.programmed).toEqual([{ family: 'IPv4', seconds: 0.5 }]);
+  });
+
+  test('goes on over a sync that fails, until one succeeds', async () => {
+    const { fixture, began } = await makeProgrammed();
+    rulesOf(fixture).faults.push(restoreFault);
+
+    fixture.proxier.update(BOTH, [], [{ family: 'IPv4', at: began }]);
+    await fixture.failure();
+    expect(fixture.observer.programmed).toEqual([]);
+    fixture.clock.advance(5_000);
+    await fixture.proxier.sync({ isPeriodic: false });
+
+    expect(fixture.observer.programmed).toEqual([{ family: 'IPv4', seconds: 15 }]);
+  });
+
+  test('waits with the rules also for changes that came after them', async () => {
+    const { fixture, began } = await makeProgrammed();
+    fixture.proxier.update(BOTH, [], [{ family: 'IPv4', at: began }]);
+
+    const more = makeSnapshot([web, makeEndpoints(1, 2, 3)], [api, makeEndpoints(3)]);
+    fixture.proxier.update(more, [], [{ family: 'IPv6', at: began + 4_000 }]);
+    expect(fixture.observer.programmed).toEqual([]);
+    await fixture.proxier.sync({ isPeriodic: false });
+
+    expect(fixture.observer.programmed).toEqual([
+      { family: 'IPv4', seconds: 10 },
+      { family: 'IPv6', seconds: 6 },
+    ]);
+  });
+
+  test('of a change during a sync whose rules it is not in ends with the next sync', async () => {
+    const { fixture, began } = await makeProgrammed();
+    fixture.proxier.update(ONLY_API, []);
+    const gate = Promise.withResolvers<void>();
+    rulesOf(fixture).gate = async () => gate.promise;
+    const syncing = fixture.proxier.sync({ isPeriodic: false });
+
+    fixture.proxier.update(BOTH, [], [{ family: 'IPv4', at: began }]);
+    gate.resolve();
+    await syncing;
+    expect(fixture.observer.programmed).toEqual([]);
+    await fixture.proxier.sync({ isPeriodic: false });
+
+    expect(fixture.observer.programmed).toEqual([{ family: 'IPv4', seconds: 10 }]);
+  });
+
+  test('is never less than 0, also when the clocks of the cluster differ', async () => {
+    const { fixture, began } = await makeProgrammed();
+
+    fixture.proxier.update(GROWN, [], [{ family: 'IPv4', at: began + 60_000 }]);
+
+    expect(fixture.observer.programmed).toEqual([{ family: 'IPv4', seconds: 0 }]);
+  });
+
+  test('is not told for a change that does not say when it began', async () => {
+    const { fixture } = await makeProgrammed();
+
+    fixture.proxier.update(GROWN, []);
+    await fixture.proxier.sync({ isPeriodic: false });
+
+    expect(fixture.observer.programmed).toEqual([]);
   });
 });
 

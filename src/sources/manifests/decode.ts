@@ -5,9 +5,10 @@
 import type { V1EndpointSlice, V1Service } from '@kubernetes/client-node';
 import type { Problem } from '../../errors.ts';
 import { objectText } from '../../model/object.ts';
-import { endpointSlice } from './decode-endpoint-slice.ts';
-import { service } from './decode-service.ts';
-import { type Check, type YamlMap, isYamlMap, valueText } from './field-reader.ts';
+import { endpointSlice } from '../objects/endpoint-slice-shape.ts';
+import { type Check, type JsonMap, isJsonMap, valueText } from '../objects/field-reader.ts';
+import { service } from '../objects/service-shape.ts';
+import { withoutNulls } from '../objects/without-nulls.ts';
 import { parseDocuments } from './parse-documents.ts';
 
 export interface DecodedObject<T> {
@@ -84,7 +85,7 @@ function report({ where, prefix, decoding }: Place, field: string, message: stri
 }
 
 function decodeObject(value: unknown, place: Place): void {
-  if (!isYamlMap(value)) return report(place, '', `must be a map, got ${valueText(value)}`);
+  if (!isJsonMap(value)) return report(place, '', `must be a map, got ${valueText(value)}`);
   const kind = typeField(value, 'kind', place);
   const apiVersion = typeField(value, 'apiVersion', place);
   if (kind === undefined || apiVersion === undefined) return;
@@ -107,7 +108,7 @@ function decodeObject(value: unknown, place: Place): void {
   }
 }
 
-function typeField(value: YamlMap, field: 'kind' | 'apiVersion', place: Place): string | undefined {
+function typeField(value: JsonMap, field: 'kind' | 'apiVersion', place: Place): string | undefined {
   const found = value[field];
   if (typeof found === 'string' && found !== '') return found;
   const isMissing = found === undefined || found === null;
@@ -116,12 +117,12 @@ function typeField(value: YamlMap, field: 'kind' | 'apiVersion', place: Place): 
 }
 
 /** Items of a typed list may leave out what the list says (`defaults`). */
-function decodeItems(list: YamlMap, defaults: YamlMap, place: Place): void {
+function decodeItems(list: JsonMap, defaults: JsonMap, place: Place): void {
   const items = list['items'] ?? [];
   if (!Array.isArray(items)) return report(place, 'items', `must be a list, got ${valueText(items)}`);
   for (const [index, item] of (items as unknown[]).entries()) {
     const inside: Place = { ...place, prefix: `${place.prefix}items[${index}].` };
-    decodeObject(isYamlMap(item) ? { ...defaults, ...item } : item, inside);
+    decodeObject(isJsonMap(item) ? { ...defaults, ...item } : item, inside);
   }
 }
 
@@ -133,9 +134,9 @@ interface Expected<T> {
   readonly into: DecodedObject<T>[];
 }
 
-function takeObject<T>(value: YamlMap, { kind, check, place, into }: Expected<T>): void {
-  const object = withDefaultNamespace(withoutNulls(value) as YamlMap);
-  const { name, namespace } = isYamlMap(object['metadata']) ? object['metadata'] : {};
+function takeObject<T>(value: JsonMap, { kind, check, place, into }: Expected<T>): void {
+  const object = withDefaultNamespace(withoutNulls(value) as JsonMap);
+  const { name, namespace } = isJsonMap(object['metadata']) ? object['metadata'] : {};
   const isNamed = typeof name === 'string' && typeof namespace === 'string';
   const named = isNamed
     ? { ...place, where: `${place.where} (${objectText(kind, namespace, name)})` }
@@ -150,20 +151,8 @@ function takeObject<T>(value: YamlMap, { kind, check, place, into }: Expected<T>
   });
 }
 
-/** `creationTimestamp: null` is what kubectl writes: in the API null means absent, everywhere. A copy. */
-function withoutNulls(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(withoutNulls);
-  if (!isYamlMap(value)) return value;
-  // fromEntries defines: a key `__proto__` stays a key.
-  return Object.fromEntries(
-    Object.entries(value)
-      .filter(([, element]) => element !== undefined && element !== null)
-      .map(([key, element]) => [key, withoutNulls(element)]),
-  );
-}
-
-function withDefaultNamespace(object: YamlMap): YamlMap {
+function withDefaultNamespace(object: JsonMap): JsonMap {
   const metadata = object['metadata'];
-  if (!isYamlMap(metadata)) return object;
+  if (!isJsonMap(metadata)) return object;
   return { ...object, metadata: { ...metadata, namespace: metadata['namespace'] ?? 'default' } };
 }

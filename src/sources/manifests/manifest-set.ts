@@ -9,6 +9,7 @@ import { compareText } from '../../model/endpoint.ts';
 import { servicePortsFromService } from '../../model/service-port.ts';
 import type { SourceObjects } from '../../model/snapshot.ts';
 import type { DecodedManifest, DecodedObject } from './decode.ts';
+import { orphanSlices } from './orphan-slices.ts';
 
 /** What a file contributes. */
 export interface FileVersion {
@@ -95,6 +96,7 @@ export class ManifestSet {
       services: emittedOf(this.#services),
       endpointSlices: emittedOf(this.#endpointSlices),
     });
+    problems.push(...orphanSlices(objects));
     const problemKeys = problems.map(problemKey);
     const isChanged =
       objects !== this.#last?.objects || !isDeepStrictEqual(problemKeys, this.#last.problemKeys);

@@ -1,5 +1,5 @@
 /**
- * Type checks for values that came out of YAML, with the exact path of what is wrong. What passes may be used as
+ * Type checks for values that came out of YAML or JSON, with the exact path of what is wrong. What passes may be used as
  * the type it was checked for; whether the value makes sense (a port of 70000) is the model's question. Pure.
  */
 
@@ -9,9 +9,9 @@ export type Report = (field: string, message: string) => void;
 /** Reports everything wrong below `path`. Never sees undefined. */
 export type Check = (value: unknown, path: string, report: Report) => void;
 
-export type YamlMap = Readonly<Record<string, unknown>>;
+export type JsonMap = Readonly<Record<string, unknown>>;
 
-export function isYamlMap(value: unknown): value is YamlMap {
+export function isJsonMap(value: unknown): value is JsonMap {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
@@ -50,7 +50,7 @@ export function listOf(item: Check): Check {
 /** A map with any keys (labels, annotations, selectors). */
 export function mapOf(item: Check): Check {
   return (value, path, report) => {
-    if (!isYamlMap(value)) return report(path, `must be a map, got ${valueText(value)}`);
+    if (!isJsonMap(value)) return report(path, `must be a map, got ${valueText(value)}`);
     for (const [key, element] of Object.entries(value)) item(element, `${path}[${key}]`, report);
   };
 }
@@ -58,7 +58,7 @@ export function mapOf(item: Check): Check {
 /** A map whose known fields are checked and whose other fields pass. */
 export function fieldsOf(known: Readonly<Record<string, Check>>, required: readonly string[] = []): Check {
   return (value, path, report) => {
-    if (!isYamlMap(value)) return report(path, `must be a map, got ${valueText(value)}`);
+    if (!isJsonMap(value)) return report(path, `must be a map, got ${valueText(value)}`);
     for (const [name, check] of Object.entries(known)) {
       const field = path === '' ? name : `${path}.${name}`;
       if (Object.hasOwn(value, name)) check(value[name], field, report);

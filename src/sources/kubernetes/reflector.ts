@@ -1,0 +1,279 @@
+/**
+ * Keeps one resource's store as the API server has it, for as long as it runs (client-go `tools/cache/reflector.go`).
+ *
+ * ```text
+ *        ┌──────────── list ◄────────────────────────────┐ 410, version too large, an event that may be lost,
+ *        │ store := list, version := of the list         │ a watch that is refused, or granted and silent
+ *        ▼                                               │
+ *      watch from version ── event ─► store, version ────┤
+ *        ▲                                               │ time is up: at once │ broken: after a pause
+ *        └───────────────────────────────────────────────┘
+ * ```
+ *
+ * It never stops, never acts on a part of a list, and never forgets: until the next complete list or event the
+ * store stays as it was.
+ */
+import type { Clock, MonotonicMs } from '../../clock.ts';
+import type { ApiErrorCode } from '../../errors.ts';
+import type { Logger } from '../../log.ts';
+import type { ApiClient } from './api-client.ts';
+import { ApiError, apiErrorFromFault } from './api-error.ts';
+import type { ListReason, ResourceStatistics } from './api-statistics.ts';
+import { increment } from './api-statistics.ts';
+import { type Freshness, listObjects } from './list.ts';
+import { type Endpoint, type Resource, objectKey } from './resource.ts';
+import type { RetryPause } from './retry-pause.ts';
+import { type WatchEvent, watchObjects } from './watch.ts';
+
+/** A watch that lived for so long was a success, however it ended. */
+const STEADY_MS = 1000;
+/** So many watches in a row that were granted and told nothing: the server may have lost sight of what we hold. */
+const MAX_SILENT_WATCHES = 2;
+/** client-go's: 5 to 10 minutes, so that the watches of many nodes do not end together. */
+const MIN_WATCH_SECONDS = 300;
+
+/** Where the objects go. */
+export interface ObjectSink {
+  replace(raws: readonly unknown[]): void;
+  set(raw: unknown): void;
+  remove(raw: unknown): void;
+}
+
+export interface ReflectorDeps {
+  readonly client: Pick<ApiClient, 'get' | 'getJson'>;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly random: () => number;
+  readonly pause: RetryPause;
+  readonly statistics: ResourceStatistics;
+  readonly sink: ObjectSink;
+  /** The sink holds something else than before, for all it knows. Must not throw. */
+  readonly onChange: () => void;
+}
+
+export interface ReflectorOptions {
+  readonly resource: Pick<Resource<never>, 'name' | 'endpoints' | 'query'>;
+  /** Longest silence of a watch. */
+  readonly stallTimeoutMs: number;
+}
+
+export class Reflector {
+  readonly #deps: ReflectorDeps;
+  readonly #resource: ReflectorOptions['resource'];
+  readonly #stallTimeoutMs: number;
+  /** Which of the resource's endpoints the server has, as far as we know. */
+  #endpointIndex = 0;
+  /** Of the last list, event or bookmark; undefined before the first list. */
+  #resourceVersion: string | undefined;
+  /** Why the next step is a list; undefined: it is a watch. */
+  #listReason: ListReason | undefined = 'initial';
+  #silentWatches = 0;
+  #downFrom: MonotonicMs | undefined;
+
+  constructor(deps: ReflectorDeps, options: ReflectorOptions) {
+    this.#deps = deps;
+    this.#resource = options.resource;
+    this.#stallTimeoutMs = options.stallTimeoutMs;
+  }
+
+  /** Runs until `signal` is aborted; never rejects. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        if (this.#listReason !== undefined) await this.#list(this.#listReason, signal);
+        await this.#watch(signal);
+      } catch (fault) {
+        if (signal.aborted) return;
+        await this.#recover(apiErrorFromFault(fault), signal);
+      }
+    }
+  }
+
+  async #list(reason: ListReason, signal: AbortSignal): Promise<void> {
+    const { clock, logger, sink, statistics } = this.#deps;
+    const startedAt = clock.now();
+    increment(statistics.lists, reason);
+    const { items, resourceVersion } = await listObjects(this.#deps.client, {
+      endpoint: this.#endpoint(),
+      query: this.#resource.query,
+      freshness: this.#freshness(reason),
+      signal,
+    });
+    sink.replace(items.map((item) => this.#adapted(item)));
+    this.#resourceVersion = resourceVersion;
+    this.#listReason = undefined;
+    statistics.isSynced = true;
+    statistics.lastContactAt = clock.wallTime();
+    const durationMs = Math.round(clock.now() - startedAt);
+    const fields = {
+      resource: this.#resource.name,
+      objects: items.length,
+      resourceVersion,
+      reason,
+      durationMs,
+    };
+    logger.debug(fields, 'Listed');
+    this.#deps.onChange();
+  }
+
+  #freshness(reason: ListReason): Freshness {
+    const resourceVersion = this.#resourceVersion;
+    if (resourceVersion === undefined) return reason === 'initial' ? { kind: 'any' } : { kind: 'consistent' };
+    // What the server has at hand may be as old as what it just refused to go on from.
+    if (reason === 'expired' || reason === 'restored') return { kind: 'consistent' };
+    return { kind: 'notOlderThan', resourceVersion };
+  }
+
+  async #watch(signal: AbortSignal): Promise<void> {
+    const { client, clock, random, statistics } = this.#deps;
+    let establishedAt: MonotonicMs | undefined;
+    let hasSpoken = false;
+    const watching = watchObjects(
+      client,
+      {
+        endpoint: this.#endpoint(),
+        query: this.#resource.query,
+        resourceVersion: this.#resourceVersion ?? '',
+        timeoutSeconds: Math.floor(MIN_WATCH_SECONDS * (1 + random())),
+        silenceTimeoutMs: this.#stallTimeoutMs,
+        signal,
+      },
+      {
+        established: () => {
+          establishedAt = clock.now();
+          statistics.watches += 1;
+          this.#up();
+        },
+        received: (type) => {
+          increment(statistics.events, type);
+          statistics.lastContactAt = clock.wallTime();
+          hasSpoken ||= type !== 'ERROR';
+        },
+        event: (event) => this.#take(event),
+      },
+    );
+    try {
+      await watching;
+    } finally {
+      statistics.isWatching = false;
+      const livedMs = establishedAt === undefined ? 0 : clock.now() - establishedAt;
+      if (livedMs >= STEADY_MS) this.#deps.pause.succeeded();
+      if (hasSpoken) this.#silentWatches = 0;
+      else if (establishedAt !== undefined) this.#silentWatches += 1;
+    }
+    if (establishedAt !== undefined && clock.now() - establishedAt < STEADY_MS) {
+      throw new ApiError(
+        'ERR_API_CONNECTION',
+        `the watch ended at once, less than ${STEADY_MS} ms after it began`,
+      );
+    }
+  }
+
+  #take({ type, object, resourceVersion }: WatchEvent): void {
+    if (type !== 'BOOKMARK' && objectKey(object) === undefined) {
+      throw new ApiError('ERR_API_RESPONSE', 'the object of a watch event has no name');
+    }
+    if (isOlder(resourceVersion, this.#resourceVersion)) {
+      throw new ApiError(
+        'ERR_API_STATUS',
+        `resource version ${resourceVersion} came after ${this.#resourceVersion}: the server's data was restored`,
+        { isVersionTooLarge: true },
+      );
+    }
+    if (type === 'DELETED') this.#deps.sink.remove(object);
+    else if (type !== 'BOOKMARK') this.#deps.sink.set(this.#adapted(object));
+    this.#resourceVersion = resourceVersion;
+    if (type !== 'BOOKMARK') this.#deps.onChange();
+  }
+
+  /** In the words of the version of the API that we read. */
+  #adapted(object: unknown): unknown {
+    return this.#endpoint().adapt?.(object) ?? object;
+  }
+
+  #endpoint(): Endpoint {
+    const { endpoints } = this.#resource;
+    return endpoints[this.#endpointIndex % endpoints.length] ?? endpoints[0];
+  }
+
+  #up(): void {
+    const { clock, logger, statistics } = this.#deps;
+    statistics.isWatching = true;
+    statistics.lastContactAt = clock.wallTime();
+    statistics.downSince = 0;
+    if (this.#downFrom === undefined) return;
+    const downMs = Math.round(clock.now() - this.#downFrom);
+    this.#downFrom = undefined;
+    logger.info({ resource: this.#resource.name, downMs }, 'Watching the API server again');
+  }
+
+  /** Decides what the next step is, and when. */
+  async #recover(error: ApiError, signal: AbortSignal): Promise<void> {
+    const { statistics } = this.#deps;
+    const wasListing = this.#listReason !== undefined;
+    this.#listReason = this.#reasonToList(error);
+    if (wasListing && error.status === 404 && this.#tryNextEndpoint()) return;
+    increment(statistics.failures, error.code as ApiErrorCode);
+    // An old version is no fault of the server, and nothing is known until the list is read: once, without pause.
+    const isRoutine = error.isExpired && !wasListing && this.#deps.pause.failures === 0;
+    const waitMs = this.#deps.pause.failed(error, { isRoutine });
+    if (isRoutine) {
+      this.#deps.logger.debug(
+        { resource: this.#resource.name, error },
+        'The watch is too far behind, listing',
+      );
+      return;
+    }
+    this.#down();
+    this.#report(error, { wasListing, waitMs });
+    await this.#deps.pause.wait(waitMs, error, signal);
+  }
+
+  #reasonToList(error: ApiError): ListReason | undefined {
+    if (error.isExpired) return 'expired';
+    if (error.isVersionTooLarge) return 'restored';
+    if (this.#listReason !== undefined) return this.#listReason;
+    if (error.code === 'ERR_API_RESPONSE') return 'corrupt';
+    const { status } = error;
+    const isRefused = status !== undefined && status >= 400 && status < 500;
+    if (isRefused && status !== 401 && status !== 403 && status !== 429) return 'refused';
+    if (this.#silentWatches < MAX_SILENT_WATCHES) return undefined;
+    this.#silentWatches = 0;
+    return 'silent';
+  }
+
+  /** True when there is one that has not been tried since the last success. */
+  #tryNextEndpoint(): boolean {
+    this.#endpointIndex += 1;
+    const endpoint = this.#endpoint();
+    const isAnother = this.#endpointIndex % this.#resource.endpoints.length !== 0;
+    if (isAnother) this.#deps.logger.info({ path: endpoint.path }, 'Asking for another version of the API');
+    return isAnother;
+  }
+
+  #down(): void {
+    const { clock, statistics } = this.#deps;
+    if (statistics.downSince === 0) statistics.downSince = statistics.lastContactAt || clock.wallTime();
+    this.#downFrom ??= clock.now();
+  }
+
+  #report(error: ApiError, { wasListing, waitMs }: { wasListing: boolean; waitMs: number }): void {
+    const { logger, pause, statistics } = this.#deps;
+    const fields = {
+      resource: this.#resource.name,
+      operation: wasListing ? 'list' : 'watch',
+      error,
+      since: new Date(statistics.downSince).toISOString(),
+      retryMs: Math.round(waitMs),
+      failures: pause.failures,
+    };
+    if (statistics.isSynced) logger.warn(fields, 'The API server cannot be watched, serving what was known');
+    else logger.warn(fields, 'The API server cannot be listed, waiting for it');
+  }
+}
+
+/** Of two versions that are numbers (KEP-5504); others cannot be compared and are taken as they come. */
+function isOlder(version: string, than: string | undefined): boolean {
+  if (than === undefined || !/^\d+$/.test(version) || !/^\d+$/.test(than)) return false;
+  return BigInt(version) < BigInt(than);
+}

@@ -1,0 +1,62 @@
+/**
+ * The pause between a failure and the next attempt: none while another server is left to try, else the back-off,
+ * or what the server asked for. Where no server took the connection it ends as soon as one does: an outage of an
+ * hour must not cost half a minute more.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { ApiError } from './api-error.ts';
+import { type Backoff, MAX_BACKOFF_MS } from './backoff.ts';
+import type { ServerList } from './server-list.ts';
+
+export interface RetryPauseDeps {
+  readonly backoff: Backoff;
+  readonly servers: ServerList;
+}
+
+export class RetryPause {
+  readonly #backoff: Backoff;
+  readonly #servers: ServerList;
+  /** Failures since every server was tried. */
+  #tried = 0;
+
+  constructor(deps: RetryPauseDeps) {
+    this.#backoff = deps.backoff;
+    this.#servers = deps.servers;
+  }
+
+  /** In a row, without those that another server was tried after. */
+  get failures(): number {
+    return this.#backoff.failures;
+  }
+
+  succeeded(): void {
+    this.#backoff.succeeded();
+    this.#tried = 0;
+  }
+
+  /** Milliseconds to wait. `isRoutine`: counted, but not waited for. */
+  failed(error: ApiError, { isRoutine }: { readonly isRoutine: boolean }): number {
+    this.#tried += 1;
+    if (error.isServerFault && this.#tried < this.#servers.size) return 0;
+    this.#tried = 0;
+    const waitMs = this.#backoff.failed();
+    return isRoutine ? 0 : Math.max(waitMs, Math.min(error.retryAfterMs ?? 0, MAX_BACKOFF_MS));
+  }
+
+  /** Resolves after `waitMs`, or as soon as a server can be reached again, or when `signal` is aborted. */
+  async wait(waitMs: number, error: ApiError, signal: AbortSignal): Promise<void> {
+    const cancel = new AbortController();
+    const either = AbortSignal.any([signal, cancel.signal]);
+    const time = delay(waitMs, undefined, { signal: either });
+    const isWorthProbing = error.isUnreachable && waitMs > 0;
+    // Rejections mean that `signal` was aborted: nothing is left to wait for.
+    await Promise.race(isWorthProbing ? [time, this.#reachable(signal)] : [time]).catch(() => undefined);
+    cancel.abort();
+  }
+
+  /** The server that came back deserves a fresh count: what it fails now it fails for another reason. */
+  async #reachable(signal: AbortSignal): Promise<void> {
+    await this.#servers.whenReachable(signal);
+    this.#backoff.succeeded();
+  }
+}
