@@ -2,7 +2,8 @@
 # Prints the directory of a real control plane for test/cluster/: etcd, kube-apiserver, kube-controller-manager.
 #
 #   1. $KUBEBUILDER_ASSETS where it is set: ready-made binaries of any version.
-#   2. Otherwise a cache outside the repository: ${XDG_CACHE_HOME:-~/.cache}/kube-userspace-proxy/control-plane.
+#   2. Otherwise a cache outside the repository, below ${XDG_CACHE_HOME:-~/.cache}/kube-userspace-proxy. What this
+#      file has built is used as long as this file stays the same.
 #   3. With `prepare`, what the cache lacks is built from Debian's source package `kubernetes` by Debian's Go
 #      (about five minutes on two cores, 3 GB of disk while it runs, 250 MB after it). Nothing is installed and
 #      no root is needed: the packages are fetched, verified by apt, and unpacked below the cache.
@@ -24,7 +25,8 @@ if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
   exit 0
 fi
 
-assets=${XDG_CACHE_HOME:-${HOME:?}/.cache}/kube-userspace-proxy/control-plane
+cache=${XDG_CACHE_HOME:-${HOME:?}/.cache}/kube-userspace-proxy
+assets=$cache/control-plane-$(cksum <"$0" | cut -d' ' -f1)
 if is_complete "$assets"; then
   echo "$assets"
   exit 0
@@ -45,7 +47,7 @@ if is_complete "$assets"; then
   echo "$assets"
   exit 0
 fi
-rm -rf "$work" "$assets"
+rm -rf "$work"
 mkdir -p "$work/lists/partial" "$work/packages" "$work/root" "$work/bin"
 trap 'chmod -R u+w "$work" 2>/dev/null; rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM HUP
@@ -74,13 +76,17 @@ apt_source() {
 }
 fetch() {
   apt_source update && cd "$work/packages" && apt_source source --download-only kubernetes &&
-    apt-get -q -o APT::Sandbox::User="$(id -un)" download golang-1.19-go golang-1.19-src etcd-server
+    apt-get -q -o APT::Sandbox::User="$(id -un)" download golang-1.19-go golang-1.19-src etcd-server \
+      golang-github-modern-go-reflect2-dev
 }
 unpack() {
   for package in "$work"/packages/*.deb; do dpkg-deb -x "$package" "$work/root"; done
   tree=$work/go/src/k8s.io/kubernetes
   mkdir -p "$tree"
   tar -xzf "$work"/packages/kubernetes_*.orig.tar.gz --strip-components=1 -C "$tree"
+  # The one that comes with it corrupts memory when built by Go 1.18 or newer (modern-go/reflect2 issue 24).
+  rm -rf "$tree/vendor/github.com/modern-go/reflect2"
+  cp -r "$work/root/usr/share/gocode/src/github.com/modern-go/reflect2" "$tree/vendor/github.com/modern-go/"
 }
 in_tree() (
   cd "$work/go/src/k8s.io/kubernetes"
@@ -114,6 +120,7 @@ step "unpacking them" unpack
 step "generating the OpenAPI definitions" in_tree generate_openapi
 step "compiling kube-apiserver, kube-controller-manager and kube-proxy (minutes)" in_tree build
 cp "$work/root/usr/bin/etcd" "$work/bin/"
+rm -rf "$assets" "$cache"/control-plane-*[0-9] # of earlier versions of this file
 mv "$work/bin" "$assets"
 is_complete "$assets" || die "the build ended without one of: $programs"
 echo "$assets"

@@ -88,8 +88,14 @@ export function isProxyError(error: unknown, code?: ErrorCode): error is ProxyEr
 /** The text of anything that was thrown, causes included, on one line. */
 export function errorText(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  const own = error.message === '' ? error.name : error.message;
+  const own = ownText(error).replaceAll(/\s*\n\s*/g, ' ').trim();
   return error.cause === undefined ? own : `${own}: ${errorText(error.cause)}`;
+}
+
+/** Of a host name with several addresses Node gives one error for each, and a message to none of them all. */
+function ownText(error: Error): string {
+  if (error.message !== '') return error.message;
+  return error instanceof AggregateError ? error.errors.map(errorText).join(', ') : error.name;
 }
 
 /** The `errno`-style code of a system error (`ECONNREFUSED`), or undefined for anything else. */

@@ -1,13 +1,20 @@
 /** The single measurements of `api-latency.ts`, each of one running proxy. All times are in milliseconds. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { type BenchCluster, type BenchService, type EndpointsResource, SERVICE_PORT } from './bench-cluster.ts';
+import {
+  type BenchCluster,
+  type BenchService,
+  type EndpointsResource,
+  SERVICE_PORT,
+} from './bench-cluster.ts';
 import { type Attempt, monotonicMs } from './hammer-protocol.ts';
 import { cpuMs } from './process-cost.ts';
 
 /** A change that is not followed in this time ends the benchmark. */
 const FOLLOWED_DEADLINE_MS = 15_000;
-/** A connection to a Service that is served takes a millisecond; one to a Service that is not has no answer at all. */
-const ATTEMPT_TIMEOUT_MS = 100;
+/** When a connection counts as lost, of a Service that is served. */
+const LOST_AFTER_MS = 1_000;
+/** One to a Service that is not served yet has no answer at all: not waited for longer than an answer would take. */
+const UNSERVED_AFTER_MS = 100;
 /** An endpoint that gets every second connection and then none of so many has been taken away: 1 in 2^40 would err. */
 const STREAK = 40;
 /** Of the pods, and what the servers in them say. */
@@ -33,7 +40,8 @@ export interface EndpointChanges {
   /** From one attempt's start to the next one's: as closely as is looked. */
   readonly gapMs: readonly number[];
   readonly connectMs: readonly number[];
-  readonly failed: readonly Attempt[];
+  /** How often which errno was the outcome. */
+  readonly failures: Readonly<Record<string, number>>;
 }
 
 export interface NewServices {
@@ -59,7 +67,7 @@ export async function openService(bench: BenchCluster, options: PhaseOptions): P
   const service = bench.nextService();
   await bench.createEndpoints(service, [STAYS.number], options.resource);
   await bench.createService(service);
-  hammer(bench, service, options.paceMs);
+  hammer(bench, service, { paceMs: options.paceMs, timeoutMs: UNSERVED_AFTER_MS });
   await firstAnswer(bench, 0, ({ name }) => name !== undefined, `${service.name} to be served`);
   bench.hammer.stop();
   return service;
@@ -74,7 +82,7 @@ export async function measureEndpointChanges(
 ): Promise<EndpointChanges> {
   const addedMs: number[] = [];
   const removedMs: number[] = [];
-  hammer(bench, service, options.paceMs);
+  hammer(bench, service, { paceMs: options.paceMs, timeoutMs: LOST_AFTER_MS });
   await firstAnswer(bench, 0, ({ name }) => name === STAYS.name, 'the endpoint that stays');
   for (let index = 0; index < count; index += 1) {
     await rest(restMs, options.signal);
@@ -90,7 +98,7 @@ export async function measureEndpointChanges(
     removedMs,
     gapMs: starts.slice(1).map((start, index) => start - (starts[index] ?? start)),
     connectMs: attempts.filter(hasAnswer).map(({ startMs, endMs }) => endMs - startMs),
-    failed: attempts.filter((attempt) => !hasAnswer(attempt)),
+    failures: countErrnos(attempts),
   };
 }
 
@@ -105,7 +113,7 @@ export async function measureNewServices(
   for (let index = 0; index < count; index += 1) {
     await rest(restMs, options.signal);
     const service = bench.nextService();
-    hammer(bench, service, options.paceMs);
+    hammer(bench, service, { paceMs: options.paceMs, timeoutMs: UNSERVED_AFTER_MS });
     const isServiceLast = index % 2 === 0;
     if (!isServiceLast) await bench.createService(service);
     await bench.createEndpoints(service, [STAYS.number], options.resource);
@@ -212,8 +220,12 @@ async function measureRemoval(
   return Math.max(0, (last?.endMs ?? writtenAt) - writtenAt);
 }
 
-function hammer({ hammer: client }: BenchCluster, { clusterIp }: BenchService, paceMs: number): void {
-  client.start({ host: clusterIp, port: SERVICE_PORT, paceMs, timeoutMs: ATTEMPT_TIMEOUT_MS });
+function hammer(
+  { hammer: client }: BenchCluster,
+  { clusterIp }: BenchService,
+  pace: { readonly paceMs: number; readonly timeoutMs: number },
+): void {
+  client.start({ host: clusterIp, port: SERVICE_PORT, ...pace });
 }
 
 async function firstAnswer(
@@ -225,6 +237,12 @@ async function firstAnswer(
   const attempt = await client.first(from, matches, FOLLOWED_DEADLINE_MS);
   if (attempt === undefined) throw new Error(`waited ${FOLLOWED_DEADLINE_MS} ms for ${what}`);
   return attempt;
+}
+
+function countErrnos(attempts: readonly Attempt[]): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const { errno } of attempts) if (errno !== undefined) counts[errno] = (counts[errno] ?? 0) + 1;
+  return counts;
 }
 
 function hasAnswer({ name }: Attempt): boolean {

@@ -13,6 +13,7 @@ export interface Round {
   readonly endpointsRested: EndpointChanges;
   readonly servicesInARow: NewServices;
   readonly servicesRested: NewServices;
+  readonly idleMemory: Memory;
   readonly memory: Memory;
 }
 
@@ -35,7 +36,8 @@ const COSTS = {
   'idle CPU': '% of a core',
   'new connections to the API server, idle': 'per minute',
   'requests to the API server, idle': 'per minute',
-  RSS: 'MiB',
+  'RSS after the idle time': 'MiB',
+  'RSS at the end': 'MiB',
   'peak RSS': 'MiB',
 } as const;
 type CostName = keyof typeof COSTS;
@@ -49,7 +51,9 @@ export interface ContenderFigures {
   /** How closely was looked: from one fresh connection to the next, and how long one takes. */
   readonly resolutionMs: Summary;
   readonly connectionMs: Summary;
-  readonly connections: { readonly answered: number; readonly failed: number };
+  readonly answered: number;
+  /** By errno. */
+  readonly failures: Readonly<Record<string, number>>;
 }
 
 export interface Report {
@@ -68,8 +72,7 @@ interface Target {
 const TARGETS: readonly Target[] = [
   {
     text: 'endpoint changes <= 100 ms p99',
-    isMet: ({ latencyMs }) =>
-      LATENCIES.slice(0, 4).every((latency) => latencyMs[latency].p99 <= 100),
+    isMet: ({ latencyMs }) => LATENCIES.slice(0, 4).every((latency) => latencyMs[latency].p99 <= 100),
   },
   {
     text: 'new Service <= 1.5 s p99',
@@ -90,11 +93,16 @@ export function buildFigures(name: string, rounds: readonly Round[]): ContenderF
     costs: costsOf(rounds),
     resolutionMs: summarize(changes.flatMap(({ gapMs }) => gapMs)),
     connectionMs: summarize(changes.flatMap(({ connectMs }) => connectMs)),
-    connections: {
-      answered: changes.reduce((sum, { connectMs }) => sum + connectMs.length, 0),
-      failed: changes.reduce((sum, { failed }) => sum + failed.length, 0),
-    },
+    answered: changes.reduce((sum, { connectMs }) => sum + connectMs.length, 0),
+    failures: sumByErrno(changes.map(({ failures }) => failures)),
   };
+}
+
+function sumByErrno(counts: readonly Readonly<Record<string, number>>[]): Record<string, number> {
+  const sums: Record<string, number> = {};
+  for (const [errno, count] of counts.flatMap((one) => Object.entries(one)))
+    sums[errno] = (sums[errno] ?? 0) + count;
+  return sums;
 }
 
 function latenciesOf(round: Round): Record<Latency, readonly number[]> {
@@ -131,7 +139,8 @@ function costsOf(rounds: readonly Round[]): Record<CostName, number> {
     'idle CPU': mean(rounds.map(({ idle }) => (100 * idle.cpuMs) / idle.elapsedMs)),
     'new connections to the API server, idle': perMinute(({ connections }) => connections),
     'requests to the API server, idle': perMinute(({ requests }) => requests),
-    RSS: mean(rounds.map(({ memory }) => memory.rssMiB)),
+    'RSS after the idle time': mean(rounds.map(({ idleMemory }) => idleMemory.rssMiB)),
+    'RSS at the end': mean(rounds.map(({ memory }) => memory.rssMiB)),
     'peak RSS': mean(rounds.map(({ memory }) => memory.peakRssMiB)),
   };
 }
@@ -172,16 +181,17 @@ export function renderReport({ machine, options, contenders, leftOut }: Report):
     }
   }
   lines.push('fresh connections while endpoints changed');
-  for (const { name, resolutionMs, connectionMs, connections } of contenders) {
+  for (const { name, resolutionMs, connectionMs, answered, failures } of contenders) {
+    const failed = Object.entries(failures).map(([errno, count]) => `, ${count} ${errno}`);
     lines.push(
-      `  ${name.padEnd(width)}  ${connections.answered} answered, ${connections.failed} failed; one every ` +
+      `  ${name.padEnd(width)}  ${answered} answered${failed.join('') || ', none failed'}; one every ` +
         `${round(resolutionMs.p50)} ms (p99 ${round(resolutionMs.p99)}), answered in ` +
         `${round(connectionMs.p50)} ms (p99 ${round(connectionMs.p99)})`,
     );
   }
-  lines.push('targets of ours');
-  for (const { text, isMet } of first?.name === 'ours' ? TARGETS : []) {
-    lines.push(`  ${text}: ${isMet(first as ContenderFigures) ? 'met' : 'MISSED'}`);
+  if (first?.name === 'ours') {
+    lines.push('targets of ours');
+    for (const { text, isMet } of TARGETS) lines.push(`  ${text}: ${isMet(first) ? 'met' : 'MISSED'}`);
   }
   for (const { name, reason } of leftOut) lines.push(`left out: ${name}: ${reason}`);
   return `${lines.join('\n')}\n`;

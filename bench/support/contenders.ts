@@ -50,10 +50,12 @@ const ours: Contender = {
   start: async ({ lab, kubeconfig }) => {
     const proxy = await ProxyProcess.start(lab.node, {
       manifests: false,
+      // Then two defaults, which are kube-proxy's too: the helper has others.
       args: [
-        ...['--kubeconfig', kubeconfig, '--hostname-override', NODE_NAME],
-        // The defaults, which are kube-proxy's too.
-        ...['--iptables-min-sync-period', '1s', '-v', '0'],
+        `--kubeconfig=${kubeconfig}`,
+        `--hostname-override=${NODE_NAME}`,
+        '--iptables-min-sync-period=1s',
+        '-v=0',
       ],
     });
     const stop = async (): Promise<void> => {

@@ -7,14 +7,14 @@ import type { Attempt, HammerOrder, HammerReport, HammerRun } from './hammer-pro
 
 export class Hammer implements AsyncDisposable {
   readonly #child: ChildProcess;
-  readonly #exited: Promise<unknown>;
+  readonly #closed: Promise<unknown>;
   #run = 0;
   #attempts: Attempt[] = [];
   #wake: (() => void) | undefined;
 
   private constructor(child: ChildProcess) {
     this.#child = child;
-    this.#exited = once(child, 'exit');
+    this.#closed = once(child, 'close');
     child.on('message', (message) => this.#receive(message as HammerReport));
   }
 
@@ -26,7 +26,7 @@ export class Hammer implements AsyncDisposable {
       env,
     });
     const hammer = new Hammer(child);
-    const ended = hammer.#exited.then(() => {
+    const ended = hammer.#closed.then(() => {
       throw new Error('the hammer has ended');
     });
     // It counts only for the start.
@@ -74,8 +74,9 @@ export class Hammer implements AsyncDisposable {
   }
 
   async close(): Promise<void> {
-    if (this.#child.connected) this.#child.disconnect();
-    await this.#exited;
+    // Not by `disconnect`: a child without pipes then never tells that it is closed, which the lab waits for.
+    this.#child.kill('SIGKILL');
+    await this.#closed;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -98,6 +99,7 @@ export class Hammer implements AsyncDisposable {
   }
 
   #tell(order: HammerOrder): void {
-    this.#child.send(order);
+    // To one that has ended nothing can be told, and whoever waits for its attempts waits in vain.
+    this.#child.send(order, () => undefined);
   }
 }

@@ -27,7 +27,7 @@ describe.skipIf(whyNoClusterTests() !== undefined)('when the API server', { time
     await cluster.createPods('web', [1, 2]);
     web = await cluster.createService('web');
     await cluster.createPods('doomed', [3]);
-    proxy = await cluster.startProxy({ args: ['--watch-stall-timeout', '2s'] });
+    proxy = await cluster.startProxy();
     await cluster.answeredBy(web, ['pod1', 'pod2']);
   });
   afterAll(async () => {
@@ -73,10 +73,10 @@ describe.skipIf(whyNoClusterTests() !== undefined)('when the API server', { time
     await waitFor(isDown, { timeoutMs: 10_000, what: 'the outage to show in the metrics' });
     const { since } = await proxy.logged(
       ({ msg, resource }) =>
-        `${msg}`.startsWith('The API server cannot be watched') && resource === 'services',
+        String(msg).startsWith('The API server cannot be watched') && resource === 'services',
       'the outage',
     );
-    expect(Date.parse(`${since}`)).toBeGreaterThan(Date.now() - 60_000);
+    expect(Date.parse(String(since))).toBeGreaterThan(Date.now() - 60_000);
 
     const api = other.api;
     await api.delete('/api/v1/namespaces/default/services/doomed');
@@ -132,6 +132,8 @@ describe.skipIf(whyNoClusterTests() !== undefined)('when the API server', { time
   });
 
   test('hangs without closing a connection, that is noticed, shown, and over when it goes on', async () => {
+    await proxy.stop();
+    proxy = await cluster.startProxy({ args: ['--watch-stall-timeout', '2s'] });
     const endLoad = await loadOnWeb();
     const stalls = async (): Promise<number> =>
       proxy.metric('userspace_proxy_api_failures_total', { code: 'ERR_API_STALLED' });
@@ -163,9 +165,9 @@ describe.skipIf(whyNoClusterTests() !== undefined)('when the API server', { time
     const rules = await proxy.rules();
     expect(rules.length).toBeGreaterThan(0);
     await cluster.plane.killApiServer();
-    const later = await cluster.startProxy({ awaitReady: false, args: ['--watch-stall-timeout', '2s'] });
+    const later = await cluster.startProxy({ awaitReady: false });
     const line = await later.logged(
-      ({ msg }) => `${msg}`.startsWith('The API server cannot be listed'),
+      ({ msg }) => String(msg).startsWith('The API server cannot be listed'),
       'that it waits',
       10_000,
     );

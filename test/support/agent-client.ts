@@ -97,7 +97,8 @@ class AgentChannel {
       this.#stderr = (this.#stderr + text).slice(-STDERR_TAIL_CHARACTERS);
     });
     this.#closed = new Promise((resolve) => {
-      child.once('close', (code, signal) => {
+      // Not `close`, which does not come after a disconnect.
+      child.once('exit', (code, signal) => {
         this.#fail(new Error(`the agent on ${name} has ended (${signal ?? code}) ${this.#stderr}`.trim()));
         resolve();
       });

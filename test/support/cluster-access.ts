@@ -6,6 +6,7 @@ import { mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from 'node:f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadAll } from 'js-yaml';
+import type { TestContext } from 'vitest';
 import { ApiError, type ApiObject } from './cluster-api.ts';
 import { type Resource, pathOf } from './cluster-paths.ts';
 import type { ControlPlane } from './control-plane.ts';
@@ -42,7 +43,9 @@ async function readRbacDocuments(): Promise<RbacDocuments> {
   if (kinds.toSorted().join() !== 'ClusterRole,ClusterRoleBinding,ServiceAccount') {
     throw new Error(`${RBAC_FILE} has the documents ${kinds.join()}`);
   }
-  return Object.fromEntries(documents.map((document) => [document.kind, document])) as unknown as RbacDocuments;
+  return Object.fromEntries(
+    documents.map((document) => [document.kind, document]),
+  ) as unknown as RbacDocuments;
 }
 
 /** All that the ClusterRole of deploy/rbac.yaml grants. */
@@ -174,6 +177,33 @@ export class BoundToken {
       what: 'the token to be refused',
     });
     await client.close();
+  }
+}
+
+/** Files that are replaced in one moment, in a directory that ends with the test. */
+export class ScratchFiles {
+  readonly #path: string;
+
+  private constructor(path: string) {
+    this.#path = path;
+  }
+
+  /** `context`: the test's own, which concurrent tests have to name. */
+  static async create({ onTestFinished }: Pick<TestContext, 'onTestFinished'>): Promise<ScratchFiles> {
+    const path = await mkdtemp(join(tmpdir(), 'kup-access-'));
+    onTestFinished(async () => rm(path, { recursive: true, force: true }));
+    return new ScratchFiles(path);
+  }
+
+  at(name: string): string {
+    return join(this.#path, name);
+  }
+
+  /** Gives the path. */
+  async write(name: string, text: string, mode = 0o600): Promise<string> {
+    await writeFile(this.at(`${name}.part`), text, { mode });
+    await rename(this.at(`${name}.part`), this.at(name));
+    return this.at(name);
   }
 }
 

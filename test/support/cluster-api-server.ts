@@ -1,5 +1,5 @@
 /** One kube-apiserver of a control plane: its life, its faults, and clients of it. */
-import { ApiClient, type Credentials } from './cluster-api.ts';
+import { ApiClient, ApiError, type Credentials } from './cluster-api.ts';
 import {
   type AuditedRequest,
   type AuditFilter,
@@ -23,6 +23,11 @@ export interface ApiServerOptions {
   /** The authority of its certificate, PEM. */
   readonly ca: string;
   readonly flags: Omit<ApiServerFlags, 'auditLog'>;
+}
+
+export interface StartOptions {
+  /** `ready` unless told. */
+  readonly until?: 'accepting' | 'serving' | 'ready';
 }
 
 export class ApiServer {
@@ -71,10 +76,10 @@ export class ApiServer {
   }
 
   /**
-   * Starts it, on the data that is there. Resolves when /readyz is ok, which includes RBAC's own roles; or, with
-   * `accepting`, when it takes connections, a second or so before.
+   * Starts it, on the data that is there. Resolves when /readyz is ok, which includes RBAC's own roles; or earlier:
+   * `accepting`: the kernel takes connections, which then wait for seconds; `serving`: it answers, if only by errors.
    */
-  async start({ until = 'ready' }: { readonly until?: 'accepting' | 'ready' } = {}): Promise<void> {
+  async start({ until = 'ready' }: StartOptions = {}): Promise<void> {
     this.#program.start();
     const agent = await this.#host.agent();
     const accepts = async (): Promise<boolean> => {
@@ -82,6 +87,8 @@ export class ApiServer {
       return outcome === 'connected';
     };
     await this.#program.ready('to accept connections', accepts, START_DEADLINE_MS);
+    if (until === 'accepting') return;
+    await this.#program.ready('to answer', async () => this.#answers(), START_DEADLINE_MS);
     if (until === 'ready') await this.ready();
   }
 
@@ -96,7 +103,10 @@ export class ApiServer {
     await this.#program.end('SIGKILL');
   }
 
-  /** SIGTERM; resolves when it has ended. Idempotent. */
+  /**
+   * SIGTERM; resolves when it has ended. Idempotent. It closes its port at once, and then waits for its clients: with
+   * a watch open, a whole minute.
+   */
   async stop(): Promise<void> {
     await this.#program.end('SIGTERM', STOP_DEADLINE_MS);
   }
@@ -125,5 +135,15 @@ export class ApiServer {
   /** Kills it and closes all clients. Idempotent. */
   async close(): Promise<void> {
     await Promise.all([this.kill(), ...this.#clients.map(async (client) => client.close())]);
+  }
+
+  async #answers(): Promise<boolean> {
+    try {
+      await this.api.text('/livez');
+      return true;
+    } catch (error: unknown) {
+      if (error instanceof ApiError) return true;
+      throw error;
+    }
   }
 }

@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import type { ApiClient } from './cluster-api.ts';
 
-/** Metadata of every request but the server's own to itself. Watches are written when they begin and when they end. */
+/** Metadata of every request but the server's own to itself. */
 export const AUDIT_POLICY = {
   apiVersion: 'audit.k8s.io/v1',
   kind: 'Policy',
@@ -26,7 +26,7 @@ export interface AuditedRequest {
   readonly code: number;
   /** When it was received, RFC 3339 with microseconds. */
   readonly at: string;
-  /** False for a watch that goes on. */
+  /** False for a watch that goes on, which 1.20 does not write at all: there it appears when it has ended. */
   readonly isComplete: boolean;
 }
 

@@ -11,7 +11,7 @@
  */
 import { writeFile } from 'node:fs/promises';
 import type { ApiClient, Credentials } from './cluster-api.ts';
-import { ApiServer } from './cluster-api-server.ts';
+import { ApiServer, type StartOptions } from './cluster-api-server.ts';
 import { clusterAssets, whyNoCluster } from './cluster-assets.ts';
 import type { AuditedRequest, AuditFilter, RequestCount } from './cluster-audit.ts';
 import type { CertificateAuthority, KeyPair, Subject } from './cluster-certificates.ts';
@@ -165,13 +165,13 @@ export class ControlPlane implements AsyncDisposable {
     await this.apiServer.kill();
   }
 
-  /** SIGTERM; resolves when it has ended. */
+  /** SIGTERM; resolves when it has ended: with a watch open, after a minute. */
   async stopApiServer(): Promise<void> {
     await this.apiServer.stop();
   }
 
-  /** Starts it again on the same data. Resolves when it is ready, or with `accepting` when it takes connections. */
-  async startApiServer(options?: { readonly until?: 'accepting' | 'ready' }): Promise<void> {
+  /** Starts it again on the same data. Resolves when it is ready, or earlier when told so. */
+  async startApiServer(options?: StartOptions): Promise<void> {
     await this.apiServer.start(options);
   }
 
@@ -239,7 +239,8 @@ export class ControlPlane implements AsyncDisposable {
 
   async #start(): Promise<void> {
     await Promise.all([this.etcd.start(), this.apiServer.open()]);
-    await this.apiServer.start({ until: 'accepting' });
+    // The controllers wait ten seconds for a healthy server, and then end.
+    await this.apiServer.start({ until: 'serving' });
     await Promise.all([
       this.apiServer.ready(),
       this.#options.controllers === false ? undefined : this.#startControllers(),

@@ -2,7 +2,8 @@
 import { chmod, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { onTestFinished } from 'vitest';
+import { beforeAll, onTestFinished } from 'vitest';
+import { KubeconfigCredentials } from '../../src/sources/kubernetes/credentials.ts';
 
 export interface KubeconfigParts {
   /** https://127.0.0.1:6443 unless told. */
@@ -67,4 +68,24 @@ export class TestDirectory {
   async remove(name: string): Promise<void> {
     await rm(this.at(name));
   }
+}
+
+/** The credentials of a kubeconfig that has no exec plugin: nothing may be run. */
+export function credentialsOf(path: string): KubeconfigCredentials {
+  return new KubeconfigCredentials(
+    {
+      run: async (command) => Promise.reject(new Error(`nobody expected \`${command}\` to be run`)),
+      wallTime: () => {
+        throw new Error('nobody expected to be asked for the time');
+      },
+    },
+    { path },
+  );
+}
+
+/** To be called at the top of a file: no test's own time is spent on loading the library, which is seconds under load. */
+export function preloadKubeconfigLibrary(): void {
+  beforeAll(async () => {
+    await import('@kubernetes/client-node');
+  }, 60_000);
 }

@@ -15,8 +15,13 @@ import { onTestFinished } from 'vitest';
 import { ApiClient, type ApiClientDeps, type ApiRequest } from '../../src/sources/kubernetes/api-client.ts';
 import { ApiError } from '../../src/sources/kubernetes/api-error.ts';
 import { ApiStatistics } from '../../src/sources/kubernetes/api-statistics.ts';
-import { AnonymousCredentials } from '../../src/sources/kubernetes/credentials.ts';
+import {
+  AnonymousCredentials,
+  type Credentials,
+  type RequestCredentials,
+} from '../../src/sources/kubernetes/credentials.ts';
 import { ServerList } from '../../src/sources/kubernetes/server-list.ts';
+import { closedTcpPort } from './loopback-tcp.ts';
 import { RecordingLogger } from './recording-logger.ts';
 
 export interface SeenRequest {
@@ -116,6 +121,27 @@ function seenFrom(message: IncomingMessage, connection: number): SeenRequest {
     connection,
     clientName: /^CN=(.*)$/m.exec(certificate?.subject ?? '')?.[1],
   };
+}
+
+/** What a test says they are, and how often they were refused. */
+export class FakeCredentials implements Credentials {
+  now: RequestCredentials = { headers: {}, tls: {}, tlsKey: '' };
+  refusals = 0;
+  onRefused = (): void => {};
+
+  async current(): Promise<RequestCredentials> {
+    return this.now;
+  }
+
+  refused(): void {
+    this.refusals += 1;
+    this.onRefused();
+  }
+}
+
+/** Where connections are refused. */
+export async function urlOfNobody(): Promise<URL> {
+  return new URL(`http://127.0.0.1:${(await closedTcpPort()).port}`);
 }
 
 export interface TestClient {

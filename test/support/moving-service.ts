@@ -1,7 +1,6 @@
 /** A Service with one endpoint that the test moves: who answers tells which change a proxy has seen. */
 import type { ClusterObjects } from './cluster-objects.ts';
 import type { ClusterUnderTest } from './cluster-under-test.ts';
-import { POD_PORT } from './cluster-under-test.ts';
 import type { Host } from './netns-lab.ts';
 import { waitFor } from './wait.ts';
 
@@ -18,12 +17,8 @@ export class MovingService {
   }
 
   /** At pod1 to begin with. No controller knows its endpoints, so it moves while there is none, too. */
-  static async create(
-    cluster: ClusterUnderTest,
-    name: string,
-    labels: Readonly<Record<string, string>> = {},
-  ): Promise<MovingService> {
-    const { spec } = await cluster.plane.objects.createService({ name, selector: null, labels });
+  static async create(cluster: ClusterUnderTest, name: string): Promise<MovingService> {
+    const { spec } = await cluster.plane.objects.createService({ name, selector: null });
     const service = new MovingService(cluster, name, spec?.clusterIP ?? '');
     await cluster.plane.objects.writeSlice(service.#slice());
     return service;
@@ -48,12 +43,14 @@ export class MovingService {
     };
     const what = `${host.name} to find ${this.name} at ${expected}`;
     await waitFor(isSo, { timeoutMs, what }).catch((error: unknown) => {
-      throw new Error(`${host.name} finds ${this.name} at ${answers.join()}, not ${expected}`, { cause: error });
+      throw new Error(`${host.name} finds ${this.name} at ${answers.join()}, not ${expected}`, {
+        cause: error,
+      });
     });
   }
 
   #slice(): Parameters<ClusterObjects['writeSlice']>[0] {
     const endpoints = [this.#cluster.lab.pod(this.#pod).ipv4];
-    return { name: `${this.name}-moving`, service: this.name, endpoints, ports: [{ name: 'http', port: POD_PORT, protocol: 'TCP' }] };
+    return { name: `${this.name}-moving`, service: this.name, endpoints };
   }
 }

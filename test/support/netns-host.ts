@@ -49,16 +49,17 @@ export class ProcessGroup {
   add<T extends ChildProcess>(child: T): T {
     this.#running.add(child);
     const forget = (): void => void this.#running.delete(child);
-    child.once('close', forget);
+    // Not `close`, which does not come for a child whose channel was disconnected.
+    child.once('exit', forget);
     child.once('error', forget);
     return child;
   }
 
-  /** Kills all and resolves when all have ended and their pipes are closed. */
+  /** Kills all and resolves when all have ended. */
   async close(): Promise<void> {
     const ended = [...this.#running].map(async (child) => {
       const closed = new Promise<void>((resolve) => {
-        child.once('close', () => resolve());
+        child.once('exit', () => resolve());
         child.once('error', () => resolve());
       });
       child.kill('SIGKILL');

@@ -159,7 +159,7 @@ class NetnsLab implements Lab {
   }
 
   async #close(): Promise<void> {
-    // The keeper also kills what the processes themselves have started; then the pipes of all are closed.
+    // The keeper also kills what the processes themselves have started.
     await Promise.all([this.#processes.close(), this.#keeper.close()]);
   }
 

@@ -3,7 +3,7 @@
  * test moves it: a watch has "lived for a second" when the test says so.
  */
 import { isDeepStrictEqual } from 'node:util';
-import type { V1EndpointSlice, V1Service } from '@kubernetes/client-node';
+import type { V1EndpointSlice, V1ObjectMeta, V1Service } from '@kubernetes/client-node';
 import { type Problem, ProxyError } from '../../src/errors.ts';
 import type { NodeInfo } from '../../src/model/node.ts';
 import type { SourceObjects } from '../../src/model/snapshot.ts';
@@ -27,7 +27,7 @@ import {
 } from './fake-api-server.ts';
 import type { FakeWatch } from './fake-api-watch.ts';
 import { FakeClock } from './fake-clock.ts';
-import { makeService, makeSlice } from './objects.ts';
+import { type ServiceTweak, makeService, makeSlice } from './objects.ts';
 import { RecordingLogger } from './recording-logger.ts';
 import { waitFor } from './wait.ts';
 
@@ -84,11 +84,16 @@ export function servingSlice(service: string, addresses: readonly string[]): V1E
   });
 }
 
-/** A tweak that the source is to see. */
-export function annotated(note: string): (service: V1Service) => void {
-  return (service) => {
-    service.metadata = { ...service.metadata, annotations: { 'userspace-proxy.io/note': note } };
+/** A tweak: these fields of its metadata are so. */
+export function withMetadata(fields: V1ObjectMeta): ServiceTweak {
+  return ({ metadata }) => {
+    Object.assign(metadata ?? {}, fields);
   };
+}
+
+/** A tweak that the source is to see. */
+export function annotated(note: string): ServiceTweak {
+  return withMetadata({ annotations: { 'userspace-proxy.io/note': note } });
 }
 
 /** What a source has to tell of that server, at last. */

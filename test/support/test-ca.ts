@@ -28,7 +28,7 @@ export function useTestCertificates(): () => TestCertificates {
   beforeAll(async () => {
     directory = await mkdtemp(join(tmpdir(), 'kup-test-ca-'));
     made = await makeCertificates(directory);
-  });
+  }, 60_000);
   afterAll(async () => {
     if (directory !== '') await rm(directory, { recursive: true, force: true });
   });

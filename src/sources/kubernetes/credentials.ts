@@ -109,7 +109,7 @@ export class KubeconfigCredentials implements Credentials {
     try {
       await config.applyToHTTPSOptions(options as Parameters<KubeConfig['applyToHTTPSOptions']>[0]);
     } catch (error) {
-      throw this.#fault(errorText(error), error);
+      throw this.#fault('what it names cannot be used', error);
     }
     const { headers, auth } = options;
     if (auth !== undefined) headers['authorization'] = `Basic ${Buffer.from(auth).toString('base64')}`;
@@ -157,7 +157,7 @@ export class KubeconfigCredentials implements Credentials {
       throw this.#fault(`current-context ${JSON.stringify(config.getCurrentContext() ?? '')} is not in it`);
     }
     const cluster = config.getCurrentCluster();
-    if (cluster === null) throw this.#fault(`cluster ${JSON.stringify(context.cluster)} is not in it`);
+    if (cluster === null) throw this.#fault(`cluster ${JSON.stringify(context.cluster)} is not in it, or has no server`);
     if (cluster.proxyUrl) {
       throw this.#fault(`proxy-url ${JSON.stringify(cluster.proxyUrl)} is not supported`);
     }
@@ -196,7 +196,7 @@ export class KubeconfigCredentials implements Credentials {
     try {
       config = execConfigFromUser(user, { server, directory: dirname(this.#path) });
     } catch (error) {
-      throw this.#fault(errorText(error), error);
+      throw this.#fault(errorText(error));
     }
     return config === undefined ? undefined : new ExecCredentials(this.#deps, config);
   }

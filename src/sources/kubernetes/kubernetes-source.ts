@@ -72,7 +72,7 @@ export class KubernetesSource {
   readonly #nodes: Watched<V1Node>;
   readonly #stop = new AbortController();
   #running: Promise<unknown> = Promise.resolve();
-  #pending: (() => void) | undefined;
+  #timer: NodeJS.Timeout | undefined;
   /** No telling before this moment. */
   #deferredTo: MonotonicMs = 0;
   #told:
@@ -98,7 +98,7 @@ export class KubernetesSource {
   /** Nothing is told once it has been called; resolves when every request has ended. */
   async close(): Promise<void> {
     this.#stop.abort();
-    this.#pending?.();
+    clearTimeout(this.#timer);
     await this.#client.close();
     await this.#running;
   }
@@ -111,7 +111,17 @@ export class KubernetesSource {
     const pause = new RetryPause({ backoff: new Backoff({ random }, limits), servers: this.#servers });
     const onChange = (): void => this.#changed();
     const reflector = new Reflector(
-      { client: this.#client, clock, logger, random, pause, statistics, sink: store, onChange },
+      {
+        client: this.#client,
+        servers: this.#servers,
+        clock,
+        logger,
+        random,
+        pause,
+        statistics,
+        sink: store,
+        onChange,
+      },
       { resource, stallTimeoutMs },
     );
     return { store, reflector, isSynced: () => statistics.isSynced };
@@ -119,19 +129,12 @@ export class KubernetesSource {
 
   /** Everything that the sockets have brought by then is told in one go. */
   #changed(): void {
-    if (this.#pending !== undefined || this.#stop.signal.aborted) return;
-    const waitMs = this.#deferredTo - this.#deps.clock.now();
-    const tell = (): void => {
-      this.#pending = undefined;
+    if (this.#timer !== undefined || this.#stop.signal.aborted) return;
+    const waitMs = Math.max(0, this.#deferredTo - this.#deps.clock.now());
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
       this.#tell();
-    };
-    if (waitMs > 0) {
-      const timer = setTimeout(tell, waitMs);
-      this.#pending = () => clearTimeout(timer);
-    } else {
-      const immediate = setImmediate(tell);
-      this.#pending = () => clearImmediate(immediate);
-    }
+    }, waitMs);
   }
 
   #tell(): void {

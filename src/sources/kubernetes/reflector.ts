@@ -23,6 +23,7 @@ import { increment } from './api-statistics.ts';
 import { type Freshness, listObjects } from './list.ts';
 import { type Endpoint, type Resource, objectKey } from './resource.ts';
 import type { RetryPause } from './retry-pause.ts';
+import type { ServerList } from './server-list.ts';
 import { type WatchEvent, watchObjects } from './watch.ts';
 
 /** A watch that lived for so long was a success, however it ended. */
@@ -45,6 +46,7 @@ export interface ReflectorDeps {
   readonly logger: Logger;
   readonly random: () => number;
   readonly pause: RetryPause;
+  readonly servers: Pick<ServerList, 'current' | 'failed'>;
   readonly statistics: ResourceStatistics;
   readonly sink: ObjectSink;
   /** The sink holds something else than before, for all it knows. Must not throw. */
@@ -78,19 +80,24 @@ export class Reflector {
 
   /** Runs until `signal` is aborted; never rejects. */
   async run(signal: AbortSignal): Promise<void> {
+    const { servers } = this.#deps;
     while (!signal.aborted) {
+      const server = servers.current;
       try {
-        if (this.#listReason !== undefined) await this.#list(this.#listReason, signal);
-        await this.#watch(signal);
+        if (this.#listReason === undefined) await this.#watch(signal);
+        else await this.#list(this.#listReason, signal);
       } catch (fault) {
         if (signal.aborted) return;
-        await this.#recover(apiErrorFromFault(fault), signal);
+        const error = apiErrorFromFault(fault);
+        // Also one that answers, but with nothing that can be used. What broke before that the client has reported.
+        if (error.isServerFault) servers.failed(server);
+        await this.#recover(error, signal);
       }
     }
   }
 
   async #list(reason: ListReason, signal: AbortSignal): Promise<void> {
-    const { clock, logger, sink, statistics } = this.#deps;
+    const { clock, logger, pause, sink, statistics } = this.#deps;
     const startedAt = clock.now();
     increment(statistics.lists, reason);
     const { items, resourceVersion } = await listObjects(this.#deps.client, {
@@ -99,6 +106,7 @@ export class Reflector {
       freshness: this.#freshness(reason),
       signal,
     });
+    pause.answered();
     sink.replace(items.map((item) => this.#adapted(item)));
     this.#resourceVersion = resourceVersion;
     this.#listReason = undefined;
@@ -125,7 +133,7 @@ export class Reflector {
   }
 
   async #watch(signal: AbortSignal): Promise<void> {
-    const { client, clock, random, statistics } = this.#deps;
+    const { client, clock, pause, random, statistics } = this.#deps;
     let establishedAt: MonotonicMs | undefined;
     let hasSpoken = false;
     const watching = watchObjects(
@@ -141,6 +149,7 @@ export class Reflector {
       {
         established: () => {
           establishedAt = clock.now();
+          pause.answered();
           statistics.watches += 1;
           this.#up();
         },
@@ -157,7 +166,7 @@ export class Reflector {
     } finally {
       statistics.isWatching = false;
       const livedMs = establishedAt === undefined ? 0 : clock.now() - establishedAt;
-      if (livedMs >= STEADY_MS) this.#deps.pause.succeeded();
+      if (livedMs >= STEADY_MS) pause.succeeded();
       if (hasSpoken) this.#silentWatches = 0;
       else if (establishedAt !== undefined) this.#silentWatches += 1;
     }

@@ -18,6 +18,8 @@ export class RetryPause {
   readonly #servers: ServerList;
   /** Failures since every server was tried. */
   #tried = 0;
+  /** The last failure was that there was no answer. */
+  #wasUnanswered = false;
 
   constructor(deps: RetryPauseDeps) {
     this.#backoff = deps.backoff;
@@ -29,13 +31,21 @@ export class RetryPause {
     return this.#backoff.failures;
   }
 
+  /** A watch went well for a while. Being answered is no success yet: the answer may be the fault. */
   succeeded(): void {
     this.#backoff.succeeded();
     this.#tried = 0;
   }
 
+  /** A list or a watch was granted. After an outage the count begins anew: what fails now fails for another reason. */
+  answered(): void {
+    if (this.#wasUnanswered) this.#backoff.succeeded();
+    this.#wasUnanswered = false;
+  }
+
   /** Milliseconds to wait. `isRoutine`: counted, but not waited for. */
   failed(error: ApiError, { isRoutine }: { readonly isRoutine: boolean }): number {
+    this.#wasUnanswered = error.isUnreachable;
     this.#tried += 1;
     if (error.isServerFault && this.#tried < this.#servers.size) return 0;
     this.#tried = 0;

@@ -50,8 +50,11 @@ export class ServerList {
   async #probe(signal: AbortSignal): Promise<void> {
     for (;;) {
       await delay(PROBE_INTERVAL_MS * (0.5 + this.#random()), undefined, { signal });
-      for (const [index, url] of this.#urls.entries()) {
-        if (await acceptsConnection(url, signal)) {
+      // The one in use first: where it works by now, nobody is to be led away from it.
+      for (let offset = 0; offset < this.#urls.length; offset += 1) {
+        const index = (this.#inUse + offset) % this.#urls.length;
+        const url = this.#urls[index];
+        if (url !== undefined && (await acceptsConnection(url, signal))) {
           this.#inUse = index;
           return;
         }

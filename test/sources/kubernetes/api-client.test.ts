@@ -1,44 +1,21 @@
-/** The client of the API servers against real servers on loopback. */
+/** The client of the API servers against real servers on loopback: what it asks, over which connections, and whom. */
 import type { ServerResponse } from 'node:http';
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
-import { errorText } from '../../../src/errors.ts';
-import type { Credentials, RequestCredentials } from '../../../src/sources/kubernetes/credentials.ts';
 import {
+  FakeCredentials,
   type LoopbackApi,
   apiRequest,
-  everythingIn,
   faultOf,
   json,
   makeClient,
   openLoopbackApi,
   status,
+  urlOfNobody,
 } from '../../support/loopback-api.ts';
-import { closedTcpPort, openBlackHole } from '../../support/loopback-tcp.ts';
 import { useTestCertificates } from '../../support/test-ca.ts';
 import { waitFor } from '../../support/wait.ts';
 
 const certificates = useTestCertificates();
-
-/** What a test says they are, and how often they were refused. */
-class FakeCredentials implements Credentials {
-  now: RequestCredentials = { headers: {}, tls: {}, tlsKey: '' };
-  refusals = 0;
-  onRefused = (): void => {};
-
-  async current(): Promise<RequestCredentials> {
-    return this.now;
-  }
-
-  refused(): void {
-    this.refusals += 1;
-    this.onRefused();
-  }
-}
-
-async function urlOfNobody(): Promise<URL> {
-  return new URL(`http://127.0.0.1:${(await closedTcpPort()).port}`);
-}
 
 describe('a request', () => {
   test('says what it wants, who asks, and on whose behalf', async () => {
@@ -285,191 +262,4 @@ describe('of several servers', () => {
     await Promise.all(Array.from({ length: 3 }, async () => faultOf(client.getJson(apiRequest()))));
     expect(servers.current).toBe(second.url);
   });
-});
-
-describe('a connection that breaks or falls silent', () => {
-  /** The head, `{`, and no more. */
-  const half = (response: ServerResponse): void => {
-    response.writeHead(200, { 'content-length': '100' }).write('{');
-  };
-
-  test.for([
-    { name: 'is refused', open: urlOfNobody, code: 'ERR_API_UNREACHABLE', text: 'ECONNREFUSED' },
-    {
-      name: 'is of a name that does not exist',
-      open: async () => new URL('http://kup-no-such-host.invalid:6443'),
-      code: 'ERR_API_UNREACHABLE',
-      text: 'kup-no-such-host.invalid',
-    },
-    {
-      name: 'is reset before the answer',
-      open: async () => (await openLoopbackApi((response) => response.socket?.resetAndDestroy())).url,
-      code: 'ERR_API_CONNECTION',
-      text: '',
-    },
-    {
-      name: 'is cut in the answer',
-      open: async () =>
-        (
-          await openLoopbackApi((response) => {
-            response.writeHead(200, { 'content-length': '100' }).write('{', () => response.socket?.destroy());
-          })
-        ).url,
-      code: 'ERR_API_CONNECTION',
-      text: '',
-    },
-    {
-      name: 'is reset in the answer',
-      open: async () =>
-        (
-          await openLoopbackApi((response) => {
-            response.writeHead(200).write('{', () => response.socket?.resetAndDestroy());
-          })
-        ).url,
-      code: 'ERR_API_CONNECTION',
-      text: '',
-    },
-    {
-      name: 'says nothing',
-      open: async () => (await openLoopbackApi(() => {})).url,
-      code: 'ERR_API_STALLED',
-      text: 'Headers Timeout',
-    },
-    {
-      name: 'falls silent in the answer',
-      open: async () => (await openLoopbackApi(half)).url,
-      code: 'ERR_API_STALLED',
-      text: 'Body Timeout',
-    },
-  ])('as one that $name fails as such, and the next server is in use', async ({ open, code, text }) => {
-    const url = await open();
-    const other = new URL('http://127.0.0.1:1');
-    const { client, servers } = makeClient([url, other]);
-    const fault = await faultOf(client.getJson(apiRequest({ silenceTimeoutMs: 50 })));
-    expect(fault).toMatchObject({ code, isServerFault: true, isUnreachable: code === 'ERR_API_UNREACHABLE' });
-    expect(errorText(fault)).toContain(text);
-    expect(servers.current).toBe(other);
-  });
-
-  test('as one to a server that speaks TLS where none was expected, or the other way round, fails too', async () => {
-    const secure = await openLoopbackApi(json({}), certificates().server);
-    const plain = await openLoopbackApi(json({}));
-    const crossed = [new URL(`http://${secure.url.host}`), new URL(`https://${plain.url.host}`)];
-    for (const url of crossed) {
-      const { client } = makeClient([url]);
-      expect(await faultOf(client.getJson(apiRequest()))).toMatchObject({ code: 'ERR_API_CONNECTION' });
-    }
-  });
-
-  test('is told from one that merely is slow: each piece of the answer starts the silence anew', async () => {
-    const pieces = ['[', '1,', '2,', '3', ']'];
-    const server = await openLoopbackApi((response) => {
-      response.writeHead(200);
-      const timer = setInterval(() => {
-        const piece = pieces.shift();
-        if (piece !== undefined) response.write(piece);
-        else {
-          clearInterval(timer);
-          response.end();
-        }
-      }, 250);
-    });
-    const { client } = makeClient([server.url]);
-    expect(await client.getJson(apiRequest({ silenceTimeoutMs: 1000 }))).toEqual([1, 2, 3]);
-  });
-
-  test('is the fault of the server as well when it never is silent for long but takes too long in all', async () => {
-    const server = await openLoopbackApi((response) => {
-      response.writeHead(200);
-      const timer = setInterval(() => response.write(' '), 20);
-      response.once('close', () => clearInterval(timer));
-    });
-    const other = new URL('http://127.0.0.1:1');
-    const { client, servers } = makeClient([server.url, other]);
-    const signal = AbortSignal.any([new AbortController().signal, AbortSignal.timeout(150)]);
-    expect(await faultOf(client.getJson(apiRequest({ signal })))).toMatchObject({ code: 'ERR_API_STALLED' });
-    expect(servers.current).toBe(other);
-  });
-
-  test.for([
-    { name: 'before the answer', answer: () => {} },
-    { name: 'in the answer', answer: half },
-  ])('is no fault of the server when it was given up $name', async ({ answer }) => {
-    let isAsked = false;
-    const server = await openLoopbackApi((response) => {
-      isAsked = true;
-      answer(response);
-    });
-    const { client, servers } = makeClient([server.url, new URL('http://127.0.0.1:1')]);
-    const stop = new AbortController();
-    const asking = faultOf(client.getJson(apiRequest({ signal: stop.signal })));
-    await waitFor(() => isAsked, { timeoutMs: 5000, what: 'the request' });
-    stop.abort();
-    expect((await asking).code).toBe('ERR_API_CONNECTION');
-    expect(servers.current).toBe(server.url);
-  });
-
-  test('ends with whoever leaves the loop over an answer before its end', async () => {
-    let isClosed = false;
-    const server = await openLoopbackApi((response) => {
-      response.writeHead(200).write('event\n');
-      response.once('close', () => {
-        isClosed = true;
-      });
-    });
-    const { client, servers } = makeClient([server.url, new URL('http://127.0.0.1:1')]);
-    for await (const chunk of await client.get(apiRequest())) {
-      expect(Buffer.from(chunk).toString()).toBe('event\n');
-      break;
-    }
-    await waitFor(() => isClosed, { timeoutMs: 5000, what: 'the end of the connection' });
-    expect(servers.current).toBe(server.url);
-  });
-
-  test('can be one that is never made: close ends the wait for it', async () => {
-    const { port } = await openBlackHole();
-    const { client, statistics } = makeClient([new URL(`http://127.0.0.1:${port}`)]);
-    const asking = faultOf(client.getJson(apiRequest()));
-    // One turn of the loop: by then the request is under way, and has not got further than SYN.
-    await nextTurn();
-    await client.close();
-    expect((await asking).code).toBe('ERR_API_CONNECTION');
-    expect(statistics.requests).toMatchObject([{ code: '<error>', count: 1 }]);
-  });
-
-  test('is not begun for a request that is given up while its credentials are fetched', async () => {
-    const { port } = await openBlackHole();
-    const credentials = new FakeCredentials();
-    const fetched = Promise.withResolvers<RequestCredentials>();
-    credentials.current = async () => fetched.promise;
-    const { client, servers } = makeClient([new URL(`http://127.0.0.1:${port}`), await urlOfNobody()], {
-      credentials,
-    });
-    const stop = new AbortController();
-    const { current } = servers;
-    const asking = faultOf(client.getJson(apiRequest({ signal: stop.signal })));
-    stop.abort();
-    await client.close();
-    fetched.resolve(credentials.now);
-    expect((await asking).code).toBe('ERR_API_CONNECTION');
-    expect(servers.current).toBe(current);
-  });
-});
-
-test('a token stands neither in an error nor in the log', async () => {
-  const server = await openLoopbackApi((response, { url }) => {
-    if (url === '/reset') response.socket?.resetAndDestroy();
-    else if (url === '/silent') return;
-    else response.writeHead(Number(url.slice(1))).end('no JSON');
-  });
-  const credentials = new FakeCredentials();
-  credentials.now = { headers: { authorization: 'Bearer hunter2-hunter2' }, tls: {}, tlsKey: '' };
-  const { client, logger } = makeClient([server.url], { credentials });
-  for (const path of ['/reset', '/silent', '/200', '/401', '/500']) {
-    const fault = await faultOf(client.getJson(apiRequest({ path, silenceTimeoutMs: 50 })));
-    expect(everythingIn(fault)).not.toContain('hunter2');
-  }
-  await server.close();
-  expect(everythingIn(await faultOf(client.getJson(apiRequest())))).not.toContain('hunter2');
-  expect(everythingIn(logger.lines)).not.toContain('hunter2');
 });

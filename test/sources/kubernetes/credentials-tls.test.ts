@@ -1,12 +1,13 @@
 /** TLS as a kubeconfig asks for it, against a real server: who is trusted, who is not, and whom we show. */
 import { describe, expect, test } from 'vitest';
 import { errorText } from '../../../src/errors.ts';
+import { type Credentials, ServiceAccountCredentials } from '../../../src/sources/kubernetes/credentials.ts';
 import {
-  type Credentials,
-  KubeconfigCredentials,
-  ServiceAccountCredentials,
-} from '../../../src/sources/kubernetes/credentials.ts';
-import { type KubeconfigParts, TestDirectory } from '../../support/kubeconfig.ts';
+  type KubeconfigParts,
+  TestDirectory,
+  credentialsOf,
+  preloadKubeconfigLibrary,
+} from '../../support/kubeconfig.ts';
 import {
   type LoopbackApi,
   type LoopbackTls,
@@ -19,12 +20,9 @@ import {
 } from '../../support/loopback-api.ts';
 import { useTestCertificates } from '../../support/test-ca.ts';
 
-const certificates = useTestCertificates();
+preloadKubeconfigLibrary();
 
-const NO_PLUGINS = {
-  run: async (command: string) => Promise.reject(new Error(`nobody expected \`${command}\` to be run`)),
-  wallTime: () => 0,
-};
+const certificates = useTestCertificates();
 
 const base64 = (text: string): string => Buffer.from(text).toString('base64');
 const openServer = async (tls: LoopbackTls): Promise<LoopbackApi> =>
@@ -46,7 +44,7 @@ async function askerOf(server: LoopbackApi, parts: KubeconfigParts): Promise<Ask
   await directory.write('client.crt', alice.cert);
   await directory.write('client.key', alice.key);
   const path = await directory.writeKubeconfig({ server: server.url.origin, ...parts });
-  const credentials = new KubeconfigCredentials(NO_PLUGINS, { path });
+  const credentials = credentialsOf(path);
   const { client } = makeClient([server.url], { credentials });
   return { directory, credentials, ask: async () => client.getJson(apiRequest()) };
 }

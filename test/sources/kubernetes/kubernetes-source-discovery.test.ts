@@ -43,16 +43,16 @@ describe('discovery', () => {
 
   test('v1beta1 is told in the words of v1, in lists and in events', async () => {
     await using server = await startSeededServer({ discovery: 'v1beta1' });
-    const beta = (name: string): object => ({
-      ...makeSlice(name, []),
-      endpoints: [
-        {
-          addresses: ['10.1.0.7'],
-          conditions: { ready: true },
-          topology: { 'kubernetes.io/hostname': 'n7', 'topology.kubernetes.io/zone': 'z' },
-        },
-      ],
-    });
+    const beta = (name: string): object =>
+      Object.assign(makeSlice(name, []), {
+        endpoints: [
+          {
+            addresses: ['10.1.0.7'],
+            conditions: { ready: true },
+            topology: { 'kubernetes.io/hostname': 'n7', 'topology.kubernetes.io/zone': 'z' },
+          },
+        ],
+      });
     server.put('endpointslices', beta('listed'));
     await using source = await startSource(server);
     await source.nextChange();
@@ -76,8 +76,13 @@ describe('discovery', () => {
     await source.caughtUp();
 
     expect(slicesAsked(server)).toEqual([
-      ...['v1 list', 'v1beta1 list', 'v1beta1 watch'],
-      ...['v1beta1 watch', 'v1beta1 list', 'v1 list', 'v1 watch'],
+      'v1 list',
+      'v1beta1 list',
+      'v1beta1 watch',
+      'v1beta1 watch',
+      'v1beta1 list',
+      'v1 list',
+      'v1 watch',
     ]);
     expect(source.failures()).toEqual([
       'endpointslices watch ERR_API_STATUS',

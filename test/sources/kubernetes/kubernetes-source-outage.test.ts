@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { readerTurn } from '../../support/fake-api-body.ts';
 import type { FakeApiServer } from '../../support/fake-api-server.ts';
-import { FakeApiServer as UnstartedServer, faults } from '../../support/fake-api-server.ts';
+import { FakeApiServer as UnstartedServer, faults, statusObject } from '../../support/fake-api-server.ts';
 import { makeService } from '../../support/objects.ts';
 import {
   type SourceUnderTest,
@@ -198,6 +198,9 @@ describe('two servers', () => {
   test.each([
     ['503 to everything', faults.status(503), 'ERR_API_STATUS'],
     ['resets to everything', faults.reset(), 'ERR_API_CONNECTION'],
+    ['a page of HTML to everything', faults.html(), 'ERR_API_RESPONSE'],
+    ['ERROR events to every watch', faults.errorEvent(statusObject({ code: 500 })), 'ERR_API_STATUS'],
+    ['empty watches', { kind: 'watch-text', text: '', thenEnd: true } as const, 'ERR_API_CONNECTION'],
   ])('when the first has only %s the second is used', async (_name, fault, code) => {
     const [first, second] = await twoServers();
     await using _first = first;

@@ -13,6 +13,7 @@ import {
   startSeededServer,
   startSource,
   startSyncedSource,
+  withMetadata,
 } from '../../support/source-under-test.ts';
 
 const PROXY_NAME_LABEL = 'service.kubernetes.io/service-proxy-name';
@@ -20,9 +21,7 @@ const HEADLESS_LABEL = 'service.kubernetes.io/headless';
 
 /** A Service with these labels. */
 function labelled(name: string, labels: Record<string, string>): ReturnType<typeof makeService> {
-  return makeService(name, (service) => {
-    service.metadata = { ...service.metadata, labels };
-  });
+  return makeService(name, withMetadata({ labels }));
 }
 
 /** Every telling takes so long that the next one is put off for a tenth of a second. */

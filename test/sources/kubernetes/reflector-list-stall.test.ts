@@ -10,9 +10,10 @@ import {
   startSyncedSource,
 } from '../../support/source-under-test.ts';
 
-// Once for the whole file, before anything is asked: undici goes on with the timer that it began with.
+// Once for the whole file, before anything is asked: undici goes on with the timer that it began with. They go on by
+// themselves too, as the short ones must.
 beforeAll(() => {
-  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'], shouldAdvanceTime: true });
 });
 
 describe('a list that falls silent', () => {

@@ -12,6 +12,7 @@ import {
   startSyncedSource,
 } from '../../support/source-under-test.ts';
 
+const SOON = { backoff: { minMs: 2, maxMs: 10 } };
 const withoutVersion = (list: object): object => ({ ...list, metadata: {} });
 const withMore = (list: object): object => ({
   ...list,
@@ -50,7 +51,7 @@ describe('a first list that fails', () => {
   test.each(failures)('%s: nothing is told before it was read again, whole', async (_name, fault, code) => {
     await using server = await startSeededServer();
     const scripted = server.failNext({ resource: 'services', operation: 'list', times: 2, with: fault });
-    await using source = await startSource(server);
+    await using source = await startSource(server, SOON);
     await source.caughtUp();
 
     expect(scripted.hits).toBe(2);
@@ -65,7 +66,7 @@ describe('a first list that fails', () => {
 describe('a later list that fails', () => {
   test.each(failures)('%s: deletes nothing, and loses nothing', async (_name, fault, code) => {
     await using server = await startSeededServer();
-    await using source = await startSyncedSource(server);
+    await using source = await startSyncedSource(server, SOON);
     const scripted = server.failNext({ resource: 'services', operation: 'list', times: 2, with: fault });
 
     expire(server, 'services');

@@ -10,6 +10,7 @@ import {
   openWatch,
   startSeededServer,
   startSyncedSource,
+  withMetadata,
 } from '../../support/source-under-test.ts';
 
 const TOO_LARGE = faults.status(504, {
@@ -272,12 +273,8 @@ describe('a server whose versions went back', () => {
   test('versions that are no numbers cannot be compared, and are taken as they come', async () => {
     await using server = await startSeededServer();
     await using source = await startSyncedSource(server);
-    const service = makeService('odd', ({ metadata }) =>
-      Object.assign(metadata ?? {}, { resourceVersion: 'b' }),
-    );
-    const before = makeService('odd', ({ metadata }) =>
-      Object.assign(metadata ?? {}, { resourceVersion: 'a' }),
-    );
+    const service = makeService('odd', withMetadata({ resourceVersion: 'b' }));
+    const before = makeService('odd', withMetadata({ resourceVersion: 'a' }));
     await openWatch(server, 'services').event('ADDED', service);
     await openWatch(server, 'services').event('DELETED', before);
     await openWatch(server, 'services').event('ADDED', before);

@@ -4,11 +4,11 @@ import { faults, statusObject } from '../../support/fake-api-server.ts';
 import type { FakeWatch } from '../../support/fake-api-watch.ts';
 import { makeService } from '../../support/objects.ts';
 import {
-  annotated,
   endInPeace,
   openWatch,
   startSeededServer,
   startSyncedSource,
+  withMetadata,
 } from '../../support/source-under-test.ts';
 
 const REFUSED = { initial: 1, refused: 1 };
@@ -164,10 +164,9 @@ describe('events of a watch', () => {
   ])('are whole when they come %s, also within a character', async (_name, size) => {
     await using server = await startSeededServer();
     await using source = await startSyncedSource(server);
-    const service = server.objects('services')[0];
-    const sent = makeService('db', annotated(note));
-    const metadata = { ...sent.metadata, resourceVersion: '900' };
-    const line = JSON.stringify({ type: 'MODIFIED', object: { ...service, ...sent, metadata } });
+    const annotations = { 'userspace-proxy.io/note': note };
+    const object = makeService('db', withMetadata({ annotations, resourceVersion: '900' }));
+    const line = JSON.stringify({ type: 'MODIFIED', object });
     await openWatch(server, 'services').sendSplit(`${line}\n\r\n`, size);
     await source.nextChange();
 
@@ -183,9 +182,7 @@ describe('events of a watch', () => {
     const lines = Array.from({ length: 50 }, (_, index) =>
       JSON.stringify({
         type: 'ADDED',
-        object: makeService(`s${index}`, (service) => {
-          service.metadata = { ...service.metadata, resourceVersion: String(900 + index) };
-        }),
+        object: makeService(`s${index}`, withMetadata({ resourceVersion: String(900 + index) })),
       }),
     );
     await watch.send(`${lines.join('\n')}\n`);

@@ -122,7 +122,7 @@ describe('a watch', () => {
     for (const chunks of everySplit(text)) expect(await told(new ChunkClient(chunks))).toEqual(whole);
   });
 
-  test.each(everySplit('x'.repeat(3)).map(([, rest]) => rest?.length ?? 0))(
+  test.each([0, 1, 20, 60])(
     'that ends %i bytes before the end of a line loses nothing silently',
     async (missing) => {
       const text = event('ADDED', 'a', '8') + event('ADDED', 'b', '9');
