@@ -88,7 +88,9 @@ export function isProxyError(error: unknown, code?: ErrorCode): error is ProxyEr
 /** The text of anything that was thrown, causes included, on one line. */
 export function errorText(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  const own = ownText(error).replaceAll(/\s*\n\s*/g, ' ').trim();
+  const own = ownText(error)
+    .replaceAll(/\s*\n\s*/g, ' ')
+    .trim();
   return error.cause === undefined ? own : `${own}: ${errorText(error.cause)}`;
 }
 

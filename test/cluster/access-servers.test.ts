@@ -119,9 +119,14 @@ describe.skipIf(clusterAssets() === undefined || canMakeNamespaces() !== undefin
       const killed = round % 2 === 0 ? plane.apiServer : second;
       const left = others.get(killed) ?? second;
       const objects = new ClusterObjects(left.api);
+      const logged = proxy.log.length;
       await killed.kill();
       await service.move(objects);
       await service.followed(lab.node, 5_000);
+      // The other one was asked without any pause.
+      const failures = proxy.log.slice(logged).filter(({ level }) => level === 'warn');
+      expect(failures.map(({ retryMs }) => retryMs)).toEqual(failures.map(() => 0));
+      expect(failures).not.toEqual([]);
       if (round === 2 * FAILOVERS - 1) break;
       const asked = await requestsTo(killed);
       await killed.start();

@@ -5,7 +5,7 @@
 import { Agent, request } from 'undici';
 import type { Logger } from '../../log.ts';
 import { ApiError, apiErrorFromAnswer, apiErrorFromFault } from './api-error.ts';
-import type { ApiStatistics } from './api-statistics.ts';
+import { type ApiStatistics, RESOURCE_NAMES } from './api-statistics.ts';
 import type { Credentials, RequestCredentials } from './credentials.ts';
 import type { ServerList } from './server-list.ts';
 
@@ -130,6 +130,8 @@ export class ApiClient {
     if (this.#connections !== undefined) this.#retire(this.#connections.agent);
     const agent = new Agent({
       allowH2: false,
+      // So a watch is renewed over the connection it had: with a spare one they would take turns, and turn cold.
+      connections: RESOURCE_NAMES.length,
       connect: {
         ...tls,
         timeout: CONNECT_TIMEOUT_MS,

@@ -42,6 +42,11 @@ export class ApiError extends ProxyError {
     return this.code === 'ERR_API_UNREACHABLE';
   }
 
+  /** The server had something to say, be it nonsense. */
+  get isAnswer(): boolean {
+    return this.code === 'ERR_API_STATUS' || this.code === 'ERR_API_RESPONSE';
+  }
+
   /** Another server may do better. A 4xx is an answer to what we asked, and would be the same elsewhere. */
   get isServerFault(): boolean {
     if (this.code === 'ERR_API_STATUS') return (this.status ?? 0) >= 500 && !this.isVersionTooLarge;

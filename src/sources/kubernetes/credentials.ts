@@ -157,7 +157,8 @@ export class KubeconfigCredentials implements Credentials {
       throw this.#fault(`current-context ${JSON.stringify(config.getCurrentContext() ?? '')} is not in it`);
     }
     const cluster = config.getCurrentCluster();
-    if (cluster === null) throw this.#fault(`cluster ${JSON.stringify(context.cluster)} is not in it, or has no server`);
+    if (cluster === null)
+      throw this.#fault(`cluster ${JSON.stringify(context.cluster)} is not in it, or has no server`);
     if (cluster.proxyUrl) {
       throw this.#fault(`proxy-url ${JSON.stringify(cluster.proxyUrl)} is not supported`);
     }

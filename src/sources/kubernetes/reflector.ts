@@ -235,7 +235,7 @@ export class Reflector {
     }
     this.#down();
     this.#report(error, { wasListing, waitMs });
-    await this.#deps.pause.wait(waitMs, error, signal);
+    await this.#deps.pause.wait(waitMs, signal);
   }
 
   #reasonToList(error: ApiError): ListReason | undefined {

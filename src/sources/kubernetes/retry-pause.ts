@@ -18,8 +18,10 @@ export class RetryPause {
   readonly #servers: ServerList;
   /** Failures since every server was tried. */
   #tried = 0;
-  /** The last failure was that there was no answer. */
-  #wasUnanswered = false;
+  /** What they say since then: that no server is there, that one is and is sick, or nothing for certain. */
+  #verdict: 'outage' | 'sick' | 'open' = 'open';
+  /** No failure yet since the start, or since a watch that went well for a while. */
+  #isFirst = true;
 
   constructor(deps: RetryPauseDeps) {
     this.#backoff = deps.backoff;
@@ -35,17 +37,22 @@ export class RetryPause {
   succeeded(): void {
     this.#backoff.succeeded();
     this.#tried = 0;
+    this.#isFirst = true;
   }
 
   /** A list or a watch was granted. After an outage the count begins anew: what fails now fails for another reason. */
   answered(): void {
-    if (this.#wasUnanswered) this.#backoff.succeeded();
-    this.#wasUnanswered = false;
+    if (this.#verdict === 'outage') this.#backoff.succeeded();
+    this.#verdict = 'open';
   }
 
   /** Milliseconds to wait. `isRoutine`: counted, but not waited for. */
   failed(error: ApiError, { isRoutine }: { readonly isRoutine: boolean }): number {
-    this.#wasUnanswered = error.isUnreachable;
+    if (this.#tried === 0) this.#verdict = 'open';
+    // A server that dies breaks its watches first. One that breaks what it has just granted is there, and sick.
+    if (error.isUnreachable && this.#verdict === 'open') this.#verdict = 'outage';
+    else if (!error.isUnreachable && (error.isAnswer || !this.#isFirst)) this.#verdict = 'sick';
+    this.#isFirst = false;
     this.#tried += 1;
     if (error.isServerFault && this.#tried < this.#servers.size) return 0;
     this.#tried = 0;
@@ -54,11 +61,12 @@ export class RetryPause {
   }
 
   /** Resolves after `waitMs`, or as soon as a server can be reached again, or when `signal` is aborted. */
-  async wait(waitMs: number, error: ApiError, signal: AbortSignal): Promise<void> {
+  async wait(waitMs: number, signal: AbortSignal): Promise<void> {
     const cancel = new AbortController();
     const either = AbortSignal.any([signal, cancel.signal]);
     const time = delay(waitMs, undefined, { signal: either });
-    const isWorthProbing = error.isUnreachable && waitMs > 0;
+    // A server that is sick, beside one that is dead, takes connections all the time: that tells nothing.
+    const isWorthProbing = this.#verdict === 'outage' && waitMs > 0;
     // Rejections mean that `signal` was aborted: nothing is left to wait for.
     await Promise.race(isWorthProbing ? [time, this.#reachable(signal)] : [time]).catch(() => undefined);
     cancel.abort();

@@ -104,7 +104,12 @@ describe('later tellings', () => {
 
   test('a burst of changes is told in a few calls, the last of which has all of it', async () => {
     await using server = await startSeededServer();
-    await using source = await startSyncedSource(server, { onTelling: slowly });
+    const toldAt: number[] = [];
+    const onTelling = (teller: SourceUnderTest): void => {
+      slowly(teller);
+      toldAt.push(performance.now());
+    };
+    await using source = await startSyncedSource(server, { onTelling });
     for (let index = 0; index < 200; index += 1) {
       server.put('services', makeService('web', annotated(String(index))));
       server.put('services', makeService(`s${index % 50}`, annotated(String(index))));
@@ -112,6 +117,8 @@ describe('later tellings', () => {
     await source.caughtUp();
 
     expect(source.tellings.length).toBeLessThan(40);
+    for (const [index, at] of toldAt.slice(1).entries())
+      expect(at - (toldAt[index] ?? 0)).toBeGreaterThan(95);
     expect(source.statistics.of('services').events.get('MODIFIED')).toBe(350);
     expect(source.vanished).toEqual([]);
   });

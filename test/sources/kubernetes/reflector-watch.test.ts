@@ -144,6 +144,17 @@ describe('a watch that fails', () => {
     expect(source.lists('services')).toEqual({ initial: 1, silent: 4 });
   });
 
+  test('with nothing but an ERROR event, again and again, has told nothing', async () => {
+    await using server = await startSeededServer();
+    const sick = faults.errorEvent(statusObject({ code: 500 }));
+    server.failNext({ resource: 'services', operation: 'watch', times: 4, with: sick });
+    await using source = await startSyncedSource(server);
+
+    expect(source.lists('services')).toEqual({ initial: 1, silent: 2 });
+    expect(source.statistics.of('services').events.get('ERROR')).toBe(4);
+    expect(source.failures()).toEqual(Array.from({ length: 4 }, () => 'services watch ERR_API_STATUS'));
+  });
+
   test('with 429 is left alone for as long as the server asks', async () => {
     await using server = await startSeededServer();
     server.failNext({ resource: 'services', operation: 'watch', with: faults.tooManyRequests(1) });

@@ -11,6 +11,7 @@ const ROUTINE = { isRoutine: true };
 const SERIOUS = { isRoutine: false };
 const UNREACHABLE = new ApiError('ERR_API_UNREACHABLE', 'nobody there');
 const BROKEN = new ApiError('ERR_API_CONNECTION', 'broken');
+const SICK = apiErrorFromAnswer({ status: 503, body: {}, retryAfter: undefined });
 const FORBIDDEN = apiErrorFromAnswer({ status: 403, body: {}, retryAfter: undefined });
 const EXPIRED = apiErrorFromAnswer({ status: 410, body: {}, retryAfter: undefined });
 /** Longer than any test may take. */
@@ -83,6 +84,25 @@ describe('how long the pause is', () => {
     expect(three()).toEqual([0, 800, 0]);
   });
 
+  test('the shortest again with the first answer after an outage, not with one after another fault', () => {
+    const { pause } = pauseOf(serversOf(1));
+    for (const error of [UNREACHABLE, UNREACHABLE, UNREACHABLE]) pause.failed(error, SERIOUS);
+    pause.answered();
+    expect(pause.failed(EXPIRED, ROUTINE)).toBe(0);
+    expect(pause.failures).toBe(1);
+    pause.answered();
+    expect(pause.failed(EXPIRED, SERIOUS)).toBe(1600);
+  });
+
+  test('the shortest again with the first answer after an outage that began with a broken watch', () => {
+    const { pause } = pauseOf(serversOf(1));
+    pause.succeeded();
+    for (const error of [BROKEN, UNREACHABLE, UNREACHABLE]) pause.failed(error, SERIOUS);
+    pause.answered();
+    expect(pause.failed(EXPIRED, ROUTINE)).toBe(0);
+    expect(pause.failures).toBe(1);
+  });
+
   test('counts no failure that another server was tried after', () => {
     const { pause } = pauseOf(serversOf(3));
     pause.failed(BROKEN, SERIOUS);
@@ -100,11 +120,19 @@ describe('the pause ends', () => {
     stop = new AbortController();
   });
 
+  /** The pause of somebody else, for whom every server was unreachable. */
+  const waitOutOutage = async (servers: ServerList): Promise<void> => {
+    const { pause } = pauseOf(servers);
+    for (let count = 0; count < servers.size; count += 1) pause.failed(UNREACHABLE, SERIOUS);
+    await pause.wait(FOR_EVER_MS, stop.signal);
+  };
+
   test.for([UNREACHABLE, BROKEN])('when its time is over ($code)', async (error) => {
     const gate = await GateServer.make();
     const { pause } = pauseOf(new ServerList({ random }, [gate.url]));
-    await pause.wait(10, error, stop.signal);
-    await pause.wait(0, error, stop.signal);
+    pause.failed(error, SERIOUS);
+    await pause.wait(10, stop.signal);
+    await pause.wait(0, stop.signal);
     expect(gate.connections).toBe(0);
   });
 
@@ -113,7 +141,8 @@ describe('the pause ends', () => {
     const servers = new ServerList({ random }, [new URL('https://127.0.0.1:1'), gate.url]);
     const { pause, backoff } = pauseOf(servers);
     for (let count = 0; count < 10; count += 1) backoff.failed();
-    const waiting = pause.wait(FOR_EVER_MS, UNREACHABLE, stop.signal);
+    for (const error of [UNREACHABLE, UNREACHABLE]) pause.failed(error, SERIOUS);
+    const waiting = pause.wait(FOR_EVER_MS, stop.signal);
     await gate.open();
     await waiting;
     expect(servers.current).toBe(gate.url);
@@ -127,7 +156,10 @@ describe('the pause ends', () => {
     const servers = new ServerList({ random }, [gate.url]);
     const pauses = [1, 2, 3].map(() => pauseOf(servers).pause);
     const waiting = Promise.all(
-      pauses.map(async (pause) => pause.wait(FOR_EVER_MS, UNREACHABLE, stop.signal)),
+      pauses.map(async (pause) => {
+        pause.failed(UNREACHABLE, SERIOUS);
+        await pause.wait(FOR_EVER_MS, stop.signal);
+      }),
     );
     await gate.open();
     await waiting;
@@ -137,14 +169,31 @@ describe('the pause ends', () => {
     const gate = await GateServer.make();
     await gate.open();
     const servers = new ServerList({ random }, [gate.url]);
-    const { pause, backoff } = pauseOf(servers);
-    backoff.failed();
+    const { pause } = pauseOf(servers);
+    pause.failed(BROKEN, SERIOUS);
     let hasEnded = false;
-    const waiting = pause.wait(FOR_EVER_MS, BROKEN, stop.signal).then(() => {
+    const waiting = pause.wait(FOR_EVER_MS, stop.signal).then(() => {
       hasEnded = true;
     });
     // By the end of this one, which is told by a probe, the other would have ended as well.
-    await pauseOf(servers).pause.wait(FOR_EVER_MS, UNREACHABLE, stop.signal);
+    await waitOutOutage(servers);
+    expect(hasEnded).toBe(false);
+    stop.abort();
+    await waiting;
+    expect(pause.failures).toBe(1);
+  });
+
+  test('not early where one server is dead and the other, which is sick, takes connections all the time', async () => {
+    const gate = await GateServer.make();
+    await gate.open();
+    const servers = new ServerList({ random }, [new URL('https://127.0.0.1:1'), gate.url]);
+    const { pause } = pauseOf(servers);
+    for (const error of [SICK, UNREACHABLE]) pause.failed(error, SERIOUS);
+    let hasEnded = false;
+    const waiting = pause.wait(FOR_EVER_MS, stop.signal).then(() => {
+      hasEnded = true;
+    });
+    await waitOutOutage(servers);
     expect(hasEnded).toBe(false);
     stop.abort();
     await waiting;
@@ -157,10 +206,11 @@ describe('the pause ends', () => {
   ])('at once, and without an error, when it is given up $name', async ({ error }) => {
     const gate = await GateServer.make();
     const { pause } = pauseOf(new ServerList({ random }, [gate.url]));
-    const waiting = pause.wait(FOR_EVER_MS, error, stop.signal);
+    pause.failed(error, SERIOUS);
+    const waiting = pause.wait(FOR_EVER_MS, stop.signal);
     stop.abort();
     await waiting;
-    await pause.wait(FOR_EVER_MS, error, stop.signal);
+    await pause.wait(FOR_EVER_MS, stop.signal);
     expect(gate.connections).toBe(0);
   });
 });
