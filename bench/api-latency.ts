@@ -2,7 +2,7 @@
  * How soon a proxy follows what is written to the API server, and what that costs it: ours and, where it is there,
  * kube-proxy 1.20, in turn, on a node of network namespaces with a real control plane. Needs root; see README.md.
  */
-import { parseArgs } from 'node:util';
+import { inspect, parseArgs } from 'node:util';
 import { setTimeout as delay } from 'node:timers/promises';
 import { clusterAssets, whyNoCluster } from '../test/support/cluster-assets.ts';
 import {
@@ -48,7 +48,12 @@ const COSTED_REST_MS = 1_200;
 const SETTLE_MS = 3_000;
 
 async function main(): Promise<number> {
-  const { options, isJson, only } = readOptions();
+  const read = readOptions();
+  if (typeof read === 'string') {
+    process.stderr.write(`api-latency: ${read}\n${USAGE}`);
+    return 2;
+  }
+  const { options, isJson, only } = read;
   if (clusterAssets() === undefined) {
     process.stderr.write(`api-latency: cannot run here: ${whyNoCluster()}\n`);
     return 1;
@@ -152,32 +157,30 @@ async function measure(
   }
 }
 
-function readOptions(): { readonly options: Options; readonly isJson: boolean; readonly only: string } {
+/** What is wrong with the command line, when it is text. */
+function readOptions():
+  | { readonly options: Options; readonly isJson: boolean; readonly only: string }
+  | string {
   const numbers = Object.keys(DEFAULTS) as (keyof Options)[];
-  const { values } = parseArgs({
-    options: {
-      json: { type: 'boolean', default: false },
-      only: { type: 'string', default: '' },
-      ...Object.fromEntries(numbers.map((name) => [name, { type: 'string' } as const])),
-    },
-  });
-  const given = values as Readonly<Record<string, unknown>>;
-  const options = numbers.map((name): [string, number] => {
-    const value = Number(given[name] ?? DEFAULTS[name]);
-    if (!Number.isFinite(value) || value <= 0)
-      throw new RangeError(`--${name}: ${String(given[name])}\n${USAGE}`);
-    return [name, value];
-  });
-  return {
-    options: Object.fromEntries(options) as Options,
-    isJson: values.json,
-    only: values.only,
-  };
+  try {
+    const { values } = parseArgs({
+      options: {
+        json: { type: 'boolean', default: false },
+        only: { type: 'string', default: '' },
+        ...Object.fromEntries(numbers.map((name) => [name, { type: 'string' } as const])),
+      },
+    });
+    const given = values as Readonly<Record<string, unknown>>;
+    const options = numbers.map((name): [string, number] => [name, Number(given[name] ?? DEFAULTS[name])]);
+    const wrong = options.find(([, value]) => !(value > 0 && Number.isFinite(value)));
+    if (wrong !== undefined) return `--${wrong[0]} is to be a number above 0`;
+    return { options: Object.fromEntries(options) as Options, isJson: values.json, only: values.only };
+  } catch (error: unknown) {
+    return error instanceof Error ? error.message : String(error);
+  }
 }
 
 process.exitCode = await main().catch((error: unknown) => {
-  process.stderr.write(
-    `api-latency: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`,
-  );
+  process.stderr.write(`api-latency: ${inspect(error)}\n`);
   return 1;
 });

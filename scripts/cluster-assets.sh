@@ -28,6 +28,7 @@ fi
 cache=${XDG_CACHE_HOME:-${HOME:?}/.cache}/kube-userspace-proxy
 assets=$cache/control-plane-$(cksum <"$0" | cut -d' ' -f1)
 if is_complete "$assets"; then
+  touch "$assets"
   echo "$assets"
   exit 0
 fi
@@ -120,7 +121,9 @@ step "unpacking them" unpack
 step "generating the OpenAPI definitions" in_tree generate_openapi
 step "compiling kube-apiserver, kube-controller-manager and kube-proxy (minutes)" in_tree build
 cp "$work/root/usr/bin/etcd" "$work/bin/"
-rm -rf "$assets" "$cache"/control-plane-*[0-9] # of earlier versions of this file
+# What earlier versions of this file have left and nobody has asked for in a month.
+find "$cache" -maxdepth 1 -name 'control-plane-*' -mtime +30 -exec rm -rf {} +
+rm -rf "$assets"
 mv "$work/bin" "$assets"
 is_complete "$assets" || die "the build ended without one of: $programs"
 echo "$assets"

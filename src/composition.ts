@@ -33,6 +33,11 @@ import { UncapturableInterfaces } from './sync/uncapturable-interfaces.ts';
 
 /** What the API server gives out as NodePorts unless told otherwise (--service-node-port-range). */
 const NODE_PORTS: PortRange = { first: 30_000, last: 32_767 };
+/**
+ * As kube-proxy: the two writes that make a Service, of itself and of its endpoints, are not held apart by the minimum
+ * interval.
+ */
+const SYNC_BURST = 2;
 /** A failed sync is retried after this, doubling up to the sync period. */
 const SYNC_RETRY_MS = 1000;
 
@@ -123,10 +128,10 @@ export async function createProxy(config: Config, deps: ProxyDeps): Promise<User
     observer: bothOf(metrics, health),
     nodeAddresses: () => addresses.current,
   });
-  const task = async (run: { readonly isPeriodic: boolean }): Promise<void> => {
+  const task = async (run: { readonly isPeriodic: boolean }): Promise<boolean> => {
     if (run.isPeriodic) await addresses.refresh();
     uncapturable.update(addresses.current.withoutAddress, proxier.desired);
-    await proxier.sync(run);
+    return proxier.sync(run);
   };
   const runner = new Runner({ clock, logger, task }, runnerOptions(config));
   const source = await createSource(config, {
@@ -229,6 +234,7 @@ function createObservation(
 function runnerOptions(config: Config): RunnerOptions {
   return {
     minIntervalMs: config.minSyncPeriodMs,
+    burst: SYNC_BURST,
     periodMs: config.syncPeriodMs,
     retryMs: SYNC_RETRY_MS,
     maxRetryMs: Math.max(SYNC_RETRY_MS, config.syncPeriodMs),

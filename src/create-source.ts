@@ -72,8 +72,9 @@ async function apiAccess(config: Config, deps: SourceDeps): Promise<ApiAccess> {
       { run: pluginRunner(deps), wallTime: () => deps.clock.wallTime() },
       { path: config.kubeconfig },
     );
-    const server = await credentials.server();
-    return { servers: masters.length > 0 ? masters : [serverUrl(server, config.kubeconfig)], credentials };
+    await credentials.check();
+    if (masters.length > 0) return { servers: masters, credentials };
+    return { servers: [serverUrl(await credentials.server(), config.kubeconfig)], credentials };
   }
   const pod = new ServiceAccountCredentials();
   if (masters.length > 0) {

@@ -58,7 +58,7 @@ export const FLAGS = {
   kubeconfig: sources(
     text,
     '',
-    'Kubeconfig file with the address of the API server and the credentials to use; read again before every request. Not given, nor --manifests: those of the pod.',
+    'Kubeconfig file with the address of the API server and the credentials to use, which are read again before every request. Not given, nor --manifests: those of the pod.',
   ),
   master: sources(
     serverUrls,

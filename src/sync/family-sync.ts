@@ -71,6 +71,13 @@ const RESTORE_FAULTS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'ERR_EXEC_TIMEOUT',
 ]);
 
+/** Of a sync that ended well but for some listeners. */
+export interface FamilyOutcome {
+  readonly faults: readonly ProxyError[];
+  /** False: everything was in force already, nothing was touched. */
+  readonly hasWritten: boolean;
+}
+
 export class FamilySync {
   readonly #deps: FamilySyncDeps;
   /** Undefined until the first sync has ended well, and again after a fault or a foreign change. */
@@ -106,12 +113,12 @@ export class FamilySync {
    * when the rules are written: more may be needed by then. Faults of single listeners are
    * returned: the others are programmed. Rejects when the rules could not be written; the old ones then hold.
    */
-  async sync(desired: DesiredState, neededKeys: () => ReadonlySet<string>): Promise<readonly ProxyError[]> {
+  async sync(desired: DesiredState, neededKeys: () => ReadonlySet<string>): Promise<FamilyOutcome> {
     const startedAt = this.#deps.clock.now();
     const before = this.#inForce;
     if (before !== undefined && this.#isInForce(before, desired)) {
       this.#tell({ kind: 'unchanged', rulesWritten: NONE }, { rulesTotal: before.rulesTotal, startedAt });
-      return [];
+      return { faults: [], hasWritten: false };
     }
     // Taken before anything is awaited: what changes meanwhile is for the next sync.
     const node = this.#deps.nodeAddresses();
@@ -125,7 +132,7 @@ export class FamilySync {
       this.#inForce = { desired, version: faults.length === 0 ? version : -1, node, rulesTotal };
       this.#deps.listeners.retainKeys(this.family, neededKeys());
       this.#tell(installed, { rulesTotal, startedAt });
-      return faults;
+      return { faults, hasWritten: true };
     } catch (error) {
       this.#inForce = undefined;
       if (isProxyError(error) && RESTORE_FAULTS.has(error.code)) {

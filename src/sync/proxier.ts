@@ -52,6 +52,9 @@ export interface ProxierDeps {
   readonly nodeAddresses: () => NodeAddresses;
 }
 
+/** Of those that wait for a sync, the latest that are remembered. */
+const MAX_TRIGGERS = 10_000;
+
 export class Proxier {
   readonly #deps: ProxierDeps;
   readonly #problems: ProblemLog;
@@ -65,7 +68,7 @@ export class Proxier {
   /** Rules may lag behind what is desired. */
   #isAheadOfRules = true;
   /** What led to changes that no completed sync has served yet. */
-  #triggers: readonly Trigger[] = [];
+  readonly #triggers: Trigger[] = [];
   #hasPortStoreFailed = false;
   /** Of the listeners, when their ports were last remembered. */
   #savedVersion = -1;
@@ -95,8 +98,10 @@ export class Proxier {
     this.#sourceProblems = sourceProblems;
     this.#apply(snapshot);
     // Where no rule has to follow, traffic goes the new way from here on.
-    if (this.#isAheadOfRules) this.#triggers = [...this.#triggers, ...triggers];
+    if (this.#isAheadOfRules) this.#triggers.push(...triggers);
     else this.#programmed(triggers);
+    // While syncs fail for hours nobody needs to know more than that.
+    this.#triggers.splice(0, this.#triggers.length - MAX_TRIGGERS);
   }
 
   /** The sources know nothing yet, and say why. */
@@ -113,10 +118,12 @@ export class Proxier {
 
   /**
    * Steps 2 to 5, each family by itself: a fault of one does not hold up the other. `isPeriodic`: also look
-   * whether somebody has changed our rules. Does nothing before the first `update`.
+   * whether somebody has changed our rules. Does nothing before the first `update`. Resolves with whether anything
+   * was written.
    */
-  async sync({ isPeriodic }: { readonly isPeriodic: boolean }): Promise<void> {
-    if (this.#snapshot === undefined) return;
+  async sync({ isPeriodic }: { readonly isPeriodic: boolean }): Promise<boolean> {
+    if (this.#snapshot === undefined) return false;
+    let hasWritten = false;
     const desired = this.#desired;
     const served = this.#triggers.length;
     const startedAt = this.#deps.clock.now();
@@ -126,7 +133,9 @@ export class Proxier {
     for (const family of this.#families) {
       try {
         if (isPeriodic) await family.verify();
-        listenerFaults.push(...(await family.sync(desired, () => this.#neededKeys(desired))));
+        const outcome = await family.sync(desired, () => this.#neededKeys(desired));
+        listenerFaults.push(...outcome.faults);
+        hasWritten ||= outcome.hasWritten;
       } catch (error) {
         ruleFaults.push(error);
       }
@@ -139,8 +148,7 @@ export class Proxier {
       // What came during the sync and needs no rule is served as well.
       const isCaughtUp = desired.portals === this.#desired.portals;
       const servedCount = isCaughtUp ? this.#triggers.length : served;
-      this.#programmed(this.#triggers.slice(0, servedCount));
-      this.#triggers = this.#triggers.slice(servedCount);
+      this.#programmed(this.#triggers.splice(0, servedCount));
       this.#isAheadOfRules = !isCaughtUp;
     }
     const faults = [...ruleFaults, ...listenerFaults];
@@ -150,6 +158,7 @@ export class Proxier {
       { listeners: desired.listeners.size, portals: desired.portals.length, durationMs },
       'Sync complete',
     );
+    return hasWritten;
   }
 
   /** What is desired now may already be ahead of what this sync is about: neither is let go. */
@@ -171,6 +180,7 @@ export class Proxier {
   #programmed(triggers: readonly Trigger[]): void {
     const now = this.#deps.clock.wallTime();
     for (const { family, at } of triggers) {
+      if (!this.#families.some((served) => served.family === family)) continue;
       this.#deps.observer.networkProgrammed(family, Math.max(0, now - at) / 1000);
     }
   }

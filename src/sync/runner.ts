@@ -2,8 +2,9 @@
  * Runs one task, never twice at a time, with bounded frequency (kube-proxy
  * `pkg/proxy/runner/bounded_frequency_runner.go`). Guarantees:
  *
- * 1. After `request()` a run starts: at once if the last one began at least `minIntervalMs` ago, else as soon
- *    as that is so. Requests during a run lead to exactly one more.
+ * 1. After `request()` a run starts: at once while there have been no more than one run per `minIntervalMs` and
+ *    `burst - 1` besides, else as soon as that is so. Runs that had nothing to do are not counted. Requests during a
+ *    run lead to exactly one more.
  * 2. The first run that starts once `periodMs` have passed since the last periodic one is periodic; without any
  *    request one is started for that. Requests, however many, do not put it off.
  * 3. After a failure a run starts after `retryMs`, doubling up to `maxRetryMs`; a request does not wait for
@@ -17,6 +18,8 @@ const TIMER_EARLY_MS = 2;
 
 export interface RunnerOptions {
   readonly minIntervalMs: number;
+  /** How many runs may follow each other at once after a rest; 1 or more. */
+  readonly burst: number;
   readonly periodMs: number;
   readonly retryMs: number;
   readonly maxRetryMs: number;
@@ -25,8 +28,8 @@ export interface RunnerOptions {
 export interface RunnerDeps {
   readonly clock: Clock;
   readonly logger: Logger;
-  /** `isPeriodic`: the periodic look is due. A rejection is logged and retried. */
-  readonly task: (run: { readonly isPeriodic: boolean }) => Promise<void>;
+  /** `isPeriodic`: the periodic look is due. Resolves with whether it did anything. A rejection is logged and retried. */
+  readonly task: (run: { readonly isPeriodic: boolean }) => Promise<boolean>;
 }
 
 export class Runner {
@@ -34,7 +37,8 @@ export class Runner {
   readonly #options: RunnerOptions;
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void> | undefined;
-  #lastStart: MonotonicMs = Number.NEGATIVE_INFINITY;
+  /** When every run so far is paid for, one each `minIntervalMs`. */
+  #paidAt: MonotonicMs = Number.NEGATIVE_INFINITY;
   /** Of the first run: there is nothing to look after yet. */
   #lastPeriodic: MonotonicMs | undefined;
   #isRequested = false;
@@ -67,28 +71,31 @@ export class Runner {
   }
 
   #delayMs(): number {
-    const { minIntervalMs, periodMs, retryMs, maxRetryMs } = this.#options;
+    const { burst, minIntervalMs, periodMs, retryMs, maxRetryMs } = this.#options;
     const now = this.#deps.clock.now();
-    if (this.#isRequested) return this.#lastStart + minIntervalMs - now;
+    if (this.#isRequested) return this.#paidAt - (burst - 1) * minIntervalMs - now;
     if (this.#failures > 0) return Math.min(retryMs * 2 ** (this.#failures - 1), maxRetryMs);
     return (this.#lastPeriodic ?? now) + periodMs - now;
   }
 
   #start(): void {
     this.#isRequested = false;
-    this.#lastStart = this.#deps.clock.now();
-    this.#lastPeriodic ??= this.#lastStart;
-    const isPeriodic = this.#lastStart - this.#lastPeriodic >= this.#options.periodMs - TIMER_EARLY_MS;
-    if (isPeriodic) this.#lastPeriodic = this.#lastStart;
+    const now = this.#deps.clock.now();
+    this.#lastPeriodic ??= now;
+    const isPeriodic = now - this.#lastPeriodic >= this.#options.periodMs - TIMER_EARLY_MS;
+    if (isPeriodic) this.#lastPeriodic = now;
     // Set before the task's first step, which may itself ask for another run.
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#running = promise;
-    void this.#run(isPeriodic).then(resolve);
+    void this.#run(isPeriodic, now).then(resolve);
   }
 
-  async #run(isPeriodic: boolean): Promise<void> {
+  async #run(isPeriodic: boolean, startedAt: MonotonicMs): Promise<void> {
+    const paidBefore = this.#paidAt;
+    this.#paidAt = Math.max(paidBefore, startedAt) + this.#options.minIntervalMs;
     try {
-      await this.#deps.task({ isPeriodic });
+      const hasDone = await this.#deps.task({ isPeriodic });
+      if (!hasDone) this.#paidAt = paidBefore;
       this.#failures = 0;
     } catch (error) {
       this.#failures += 1;

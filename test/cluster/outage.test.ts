@@ -133,24 +133,27 @@ describe.skipIf(whyNoClusterTests() !== undefined)('when the API server', { time
 
   test('hangs without closing a connection, that is noticed, shown, and over when it goes on', async () => {
     await proxy.stop();
-    proxy = await cluster.startProxy({ args: ['--watch-stall-timeout', '2s'] });
+    // Watches are renewed after 2 to 3 s: one that is silent for 4 is dead.
+    proxy = await cluster.startProxy({ args: ['--watch-stall-timeout', '4s'] });
     const endLoad = await loadOnWeb();
     const stalls = async (): Promise<number> =>
       proxy.metric('userspace_proxy_api_failures_total', { code: 'ERR_API_STALLED' });
-    const before = await stalls();
+    const watches = async (): Promise<number> => proxy.metric('userspace_proxy_api_watches_total');
+    await waitFor(async () => (await watches()) >= 3 * RESOURCES.length, {
+      timeoutMs: 30_000,
+      what: 'each watch to be renewed twice',
+    });
+    expect(await stalls()).toBe(0);
     cluster.plane.pauseApiServer();
     onTestFinished(() => cluster.plane.resumeApiServer());
-    await waitFor(async () => (await stalls()) >= before + RESOURCES.length, {
+    await waitFor(async () => (await stalls()) >= RESOURCES.length, {
       timeoutMs: 20_000,
       what: 'the watchdog to notice each watch',
     });
-    await waitFor(async () => (await proxy.metric('userspace_proxy_api_watch_up')) === 0, {
-      timeoutMs: 20_000,
-      what: 'no watch to be up',
-    });
-    expect(
-      await proxy.metric('userspace_proxy_api_down_since_timestamp_seconds', { resource: 'services' }),
-    ).toBeGreaterThan(0);
+    const isDown = async (): Promise<boolean> =>
+      (await proxy.metric('userspace_proxy_api_watch_up')) === 0 &&
+      (await proxy.metric('userspace_proxy_api_down_since_timestamp_seconds', { resource: 'services' })) > 0;
+    await waitFor(isDown, { timeoutMs: 30_000, what: 'the outage to show in the metrics' });
     await other.api.delete('/api/v1/namespaces/default/pods/web-pod2', { gracePeriodSeconds: 0 });
     cluster.plane.resumeApiServer();
     // Over: nothing says it but that a change is seen again.

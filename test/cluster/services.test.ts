@@ -1,6 +1,7 @@
 /** Services and pods of a real API server, as its controllers tell of them, from a client's point of view. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { pathOf } from '../support/cluster-paths.ts';
+import type { SliceRequest } from '../support/cluster-slices.ts';
 import { ClusterUnderTest, NODE_NAME, POD_PORT, whyNoClusterTests } from '../support/cluster-under-test.ts';
 import type { ProxyProcess } from '../support/proxy-process.ts';
 import { waitFor } from '../support/wait.ts';
@@ -13,7 +14,8 @@ describe.skipIf(whyNoClusterTests() !== undefined)('against a real API server', 
 
   beforeAll(async () => {
     cluster = await ClusterUnderTest.start();
-    proxy = await cluster.startProxy();
+    // What an operator gets without asking: rules are written once a second at most.
+    proxy = await cluster.startProxy({ args: ['--iptables-min-sync-period', '1s'] });
   });
   afterAll(async () => {
     await cluster?.close();
@@ -60,7 +62,9 @@ describe.skipIf(whyNoClusterTests() !== undefined)('against a real API server', 
     await cluster.answeredBy(first, ['pod1']);
     await cluster.plane.objects.deleteService('again');
     await unreachable(first);
-    expect((await proxy.rules()).filter((rule) => rule.includes('"default/again:http"'))).toEqual([]);
+    const hasNoRules = async (): Promise<boolean> =>
+      (await proxy.rules()).every((rule) => !rule.includes('"default/again:http"'));
+    await waitFor(hasNoRules, { timeoutMs: 5_000, what: 'its rules to be gone' });
     const second = await cluster.createService('again');
     await cluster.answeredBy(second, ['pod1']);
   });
@@ -144,6 +148,28 @@ describe.skipIf(whyNoClusterTests() !== undefined)('against a real API server', 
     await healthIs(503);
     await cluster.plane.objects.createNode({ name: NODE_NAME, ips: [cluster.lab.node.ipv4] });
     await healthIs(200);
+  });
+
+  test('endpoints come and go at once, without waiting for the rules', async () => {
+    const { spec } = await cluster.plane.objects.createService({ name: 'quick', selector: null });
+    const ip = spec?.clusterIP ?? '';
+    const slice = (numbers: readonly number[]): SliceRequest => ({
+      name: 'quick-1',
+      service: 'quick',
+      endpoints: numbers.map((number) => cluster.lab.pod(number).ipv4),
+    });
+    await cluster.plane.objects.writeSlice(slice([1]));
+    await cluster.answeredBy(ip, ['pod1']);
+    const sets = [[1, 2], [2], [2, 3], [3], [1, 3], [1]];
+    for (const numbers of sets) {
+      await cluster.plane.objects.updateSlice(slice(numbers));
+      // Five times what is promised.
+      await cluster.answeredBy(
+        ip,
+        numbers.map((number) => `pod${number}`),
+        { timeoutMs: 500 },
+      );
+    }
   });
 
   test('how long the network took to follow is measured from what the controllers say', async () => {

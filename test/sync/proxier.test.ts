@@ -556,13 +556,20 @@ describe('the time until traffic follows a change', () => {
     fixture.proxier.update(BOTH, [], [{ family: 'IPv4', at: began }]);
 
     const more = makeSnapshot([web, makeEndpoints(1, 2, 3)], [api, makeEndpoints(3)]);
-    fixture.proxier.update(more, [], [{ family: 'IPv6', at: began + 4_000 }]);
+    fixture.proxier.update(
+      more,
+      [],
+      [
+        { family: 'IPv4', at: began + 4_000 },
+        { family: 'IPv6', at: began }, // not programmed on this node
+      ],
+    );
     expect(fixture.observer.programmed).toEqual([]);
     await fixture.proxier.sync({ isPeriodic: false });
 
     expect(fixture.observer.programmed).toEqual([
       { family: 'IPv4', seconds: 10 },
-      { family: 'IPv6', seconds: 6 },
+      { family: 'IPv4', seconds: 6 },
     ]);
   });
 

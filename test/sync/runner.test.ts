@@ -5,7 +5,13 @@ import { Runner, type RunnerOptions } from '../../src/sync/runner.ts';
 import { RecordingLogger } from '../support/recording-logger.ts';
 import { waitFor } from '../support/wait.ts';
 
-const OPTIONS: RunnerOptions = { minIntervalMs: 1000, periodMs: 30_000, retryMs: 2000, maxRetryMs: 10_000 };
+const OPTIONS: RunnerOptions = {
+  minIntervalMs: 1000,
+  burst: 1,
+  periodMs: 30_000,
+  retryMs: 2000,
+  maxRetryMs: 10_000,
+};
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -24,6 +30,8 @@ class Fixture {
   mostAtOnce = 0;
   durationMs = 0;
   fault: Error | undefined;
+  /** What runs say of themselves. */
+  hasDone = true;
   readonly #startedAt = systemClock.now();
   readonly runner: Runner;
 
@@ -46,7 +54,7 @@ class Fixture {
     await vi.advanceTimersByTimeAsync(elapsedMs - this.elapsedMs);
   }
 
-  async #run({ isPeriodic }: { readonly isPeriodic: boolean }): Promise<void> {
+  async #run({ isPeriodic }: { readonly isPeriodic: boolean }): Promise<boolean> {
     this.runs.push({ at: this.elapsedMs, isPeriodic });
     this.atOnce += 1;
     this.mostAtOnce = Math.max(this.mostAtOnce, this.atOnce);
@@ -57,6 +65,7 @@ class Fixture {
     }
     this.atOnce -= 1;
     if (this.fault !== undefined) throw this.fault;
+    return this.hasDone;
   }
 }
 
@@ -100,6 +109,40 @@ describe('requests', () => {
     expect(fixture.starts).toEqual([0, 5000]);
   });
 
+  test('with a burst of two, the second after a rest runs at once, and the third when the first is paid for', async () => {
+    const fixture = new Fixture({ burst: 2 });
+    await fixture.until(5000);
+    for (const at of [5000, 5010, 5020]) {
+      await fixture.until(at);
+      fixture.runner.request();
+    }
+    await fixture.until(5999);
+    expect(fixture.starts).toEqual([5000, 5010]);
+    await fixture.until(6000);
+    expect(fixture.starts).toEqual([5000, 5010, 6000]);
+    fixture.runner.request();
+    await fixture.until(20_000);
+
+    expect(fixture.starts).toEqual([5000, 5010, 6000, 7000]);
+  });
+
+  test('one after a run that had nothing to do does not wait', async () => {
+    const fixture = new Fixture();
+    fixture.hasDone = false;
+    for (const at of [0, 10, 20]) {
+      await fixture.until(at);
+      fixture.runner.request();
+    }
+    fixture.hasDone = true;
+    for (const at of [30, 40]) {
+      await fixture.until(at);
+      fixture.runner.request();
+    }
+    await fixture.until(5000);
+
+    expect(fixture.starts).toEqual([0, 10, 20, 30, 1030]);
+  });
+
   test('a burst leads to one run', async () => {
     const fixture = new Fixture();
     fixture.runner.request();
@@ -141,6 +184,7 @@ describe('requests', () => {
             setTimeout(resolve, 2500);
             await promise;
             runs.push('end');
+            return true;
           },
         },
         { ...OPTIONS, minIntervalMs },
@@ -210,6 +254,7 @@ describe('the period', () => {
         logger: new RecordingLogger(),
         task: async ({ isPeriodic }) => {
           runs.push(isPeriodic);
+          return true;
         },
       },
       { ...OPTIONS, minIntervalMs: 0, periodMs: 3 },

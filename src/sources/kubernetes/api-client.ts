@@ -53,7 +53,7 @@ export class ApiClient {
   /** The body of a 200 answer. Rejects with an ApiError for everything else. */
   async get(wanted: ApiRequest): Promise<ApiBody> {
     const { credentials, servers } = this.#deps;
-    const secrets = await credentials.current();
+    const secrets = await unlessAborted(credentials.current(), wanted.signal);
     // Given up meanwhile: undici would notice once it is connected, on connections that `close` does not know.
     if (wanted.signal.aborted) throw apiErrorFromFault(wanted.signal.reason);
     const server = servers.current;
@@ -150,6 +150,19 @@ export class ApiClient {
       .close()
       .catch((error: unknown) => this.#deps.logger.debug({ error }, 'Closing old connections failed'))
       .finally(() => this.#retired.delete(agent));
+  }
+}
+
+/** An exec plugin may hang; who gives up does not wait for it. */
+async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const onAbort = (): void => reject(new Error('given up', { cause: signal.reason }));
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
   }
 }
 

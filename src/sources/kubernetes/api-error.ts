@@ -81,6 +81,12 @@ export function apiErrorFromFault(error: unknown): ApiError {
   if (UNREACHABLE.has(errno)) {
     return new ApiError('ERR_API_UNREACHABLE', 'the API server cannot be reached', { cause: error });
   }
+  // OpenSSL could not make a connection's context of what it was given: our certificate, key or CA.
+  if (errno.startsWith('ERR_OSSL_PEM') || errno.startsWith('ERR_OSSL_X509')) {
+    return new ApiError('ERR_API_CREDENTIALS', 'the TLS certificate, key or CA cannot be used', {
+      cause: error,
+    });
+  }
   if (STALLED.has(errno) || STALLED.has(name)) {
     return new ApiError('ERR_API_STALLED', 'the API server has fallen silent', { cause: error });
   }

@@ -21,7 +21,7 @@ export class ResourceStatistics {
   isSynced = false;
   /** A watch is established: changes reach us as they happen, unless the server has fallen silent since. */
   isWatching = false;
-  /** Of the last list, event, bookmark or begin of a watch. */
+  /** Of the last list, event or bookmark, or of a watch that the server ended in peace. */
   lastContactAt = 0;
   /** Since when changes may be unknown to us; 0 while a watch is established. */
   downSince = 0;

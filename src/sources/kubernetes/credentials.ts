@@ -92,19 +92,35 @@ export class KubeconfigCredentials implements Credentials {
   readonly #path: string;
   readonly #deps: KubeconfigDeps;
   #loaded: LoadedKubeconfig | undefined;
+  /** The server that was asked for: what is for another one must not be sent there. */
+  #server: string | undefined;
 
   constructor(deps: KubeconfigDeps, options: { readonly path: string }) {
     this.#deps = deps;
     this.#path = resolve(options.path);
   }
 
-  /** The `server` of the current context's cluster. Rejects with ERR_API_CREDENTIALS. */
+  /** Rejects with ERR_API_CREDENTIALS when the file cannot be used. */
+  async check(): Promise<void> {
+    await this.#load();
+  }
+
+  /**
+   * The `server` of the current context's cluster. Rejects with ERR_API_CREDENTIALS. Once it was asked for,
+   * `current` rejects while the file names another one.
+   */
   async server(): Promise<string> {
-    return (await this.#load()).server;
+    this.#server = (await this.#load()).server;
+    return this.#server;
   }
 
   async current(): Promise<RequestCredentials> {
-    const { config, exec, isPlain, tokenFile } = await this.#load();
+    const { config, exec, isPlain, server, tokenFile } = await this.#load();
+    if (this.#server !== undefined && this.#server !== server) {
+      throw this.#fault(
+        `its server is ${JSON.stringify(server)} now, and was ${this.#server} at the start: restart`,
+      );
+    }
     const options: { headers: Record<string, string> } & TlsMaterial & { auth?: string } = { headers: {} };
     try {
       await config.applyToHTTPSOptions(options as Parameters<KubeConfig['applyToHTTPSOptions']>[0]);
@@ -116,7 +132,9 @@ export class KubeconfigCredentials implements Credentials {
     // client-go: a token file wins over a token.
     if (tokenFile !== undefined) Object.assign(headers, await bearerFromFile(tokenFile));
     const fromPlugin = exec === undefined ? undefined : await exec.current();
-    if (fromPlugin?.token !== undefined) headers['authorization'] = `Bearer ${fromPlugin.token}`;
+    // client-go: any other token wins over the plugin's.
+    if (fromPlugin?.token !== undefined && !hasAuthorization(headers))
+      headers['authorization'] = `Bearer ${fromPlugin.token}`;
     const { rejectUnauthorized, ...tls } = tlsMaterialFrom(options);
     const verification = isPlain || rejectUnauthorized === undefined ? {} : { rejectUnauthorized };
     return requestCredentials(
@@ -255,6 +273,10 @@ function requestCredentials(
     hash.update(`${name} ${String(value).length} `).update(String(value));
   }
   return { headers, tls, tlsKey: hash.digest('base64') };
+}
+
+function hasAuthorization(headers: Readonly<Record<string, string>>): boolean {
+  return Object.keys(headers).some((name) => name.toLowerCase() === 'authorization');
 }
 
 function lowerCased(headers: Readonly<Record<string, string>>): Record<string, string> {

@@ -17,7 +17,7 @@ const SILENCE_TIMEOUT_MS = 30_000;
 
 /**
  * `any`: whatever the server has at hand (`resourceVersion=0`). `notOlderThan`: at hand too, but no older than
- * that version. `consistent`: as of now (API concepts, "Semantics for get and list").
+ * that version, if need be consistent. `consistent`: as of now (API concepts, "Semantics for get and list").
  */
 export type Freshness =
   | { readonly kind: 'any' }
@@ -51,7 +51,14 @@ export async function listObjects(
     case 'any':
       return wholePage(client, wanted, { resourceVersion: '0' });
     case 'notOlderThan':
-      return wholePage(client, wanted, { resourceVersion: freshness.resourceVersion });
+      try {
+        return await wholePage(client, wanted, { resourceVersion: freshness.resourceVersion });
+      } catch (error) {
+        // What the server has at hand is older: a restored etcd, or a resource in which nothing happens, whose cache
+        // need not follow the versions of the others.
+        if (!(error instanceof ApiError) || !error.isVersionTooLarge) throw error;
+        return listObjects(client, { ...wanted, freshness: { kind: 'consistent' } });
+      }
     case 'consistent':
       return (await pagedList(client, wanted)) ?? wholePage(client, wanted, {});
   }

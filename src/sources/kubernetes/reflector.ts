@@ -14,7 +14,7 @@
  * store stays as it was.
  */
 import type { Clock, MonotonicMs } from '../../clock.ts';
-import type { ApiErrorCode } from '../../errors.ts';
+import { type ApiErrorCode, isProxyError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import type { ApiClient } from './api-client.ts';
 import { ApiError, apiErrorFromFault } from './api-error.ts';
@@ -25,13 +25,12 @@ import { type Endpoint, type Resource, objectKey } from './resource.ts';
 import type { RetryPause } from './retry-pause.ts';
 import type { ServerList } from './server-list.ts';
 import { type WatchEvent, watchObjects } from './watch.ts';
+import { type WatchEnd, WatchLiveness } from './watch-liveness.ts';
 
 /** A watch that lived for so long was a success, however it ended. */
 const STEADY_MS = 1000;
-/** So many watches in a row that were granted and told nothing: the server may have lost sight of what we hold. */
-const MAX_SILENT_WATCHES = 2;
-/** client-go's: 5 to 10 minutes, so that the watches of many nodes do not end together. */
-const MIN_WATCH_SECONDS = 300;
+/** After so many failures a watch that is forbidden is one that we lack the right to: lists must do, if they may. */
+const FORBIDDEN_IN_EARNEST = 3;
 
 /** Where the objects go. */
 export interface ObjectSink {
@@ -69,13 +68,16 @@ export class Reflector {
   #resourceVersion: string | undefined;
   /** Why the next step is a list; undefined: it is a watch. */
   #listReason: ListReason | undefined = 'initial';
-  #silentWatches = 0;
+  readonly #liveness: WatchLiveness;
+  /** Of the step under way: a watch that was granted, and ended in a way that needs no pause. */
+  #isRoutineEnd = false;
   #downFrom: MonotonicMs | undefined;
 
   constructor(deps: ReflectorDeps, options: ReflectorOptions) {
     this.#deps = deps;
     this.#resource = options.resource;
     this.#stallTimeoutMs = options.stallTimeoutMs;
+    this.#liveness = new WatchLiveness(deps, options);
   }
 
   /** Runs until `signal` is aborted; never rejects. */
@@ -83,6 +85,7 @@ export class Reflector {
     const { servers } = this.#deps;
     while (!signal.aborted) {
       const server = servers.current;
+      this.#isRoutineEnd = false;
       try {
         if (this.#listReason === undefined) await this.#watch(signal);
         else await this.#list(this.#listReason, signal);
@@ -133,42 +136,43 @@ export class Reflector {
   }
 
   async #watch(signal: AbortSignal): Promise<void> {
-    const { client, clock, pause, random, statistics } = this.#deps;
+    const { client, clock, pause, statistics } = this.#deps;
     let establishedAt: MonotonicMs | undefined;
-    let hasSpoken = false;
-    const watching = watchObjects(
-      client,
-      {
-        endpoint: this.#endpoint(),
-        query: this.#resource.query,
-        resourceVersion: this.#resourceVersion ?? '',
-        timeoutSeconds: Math.floor(MIN_WATCH_SECONDS * (1 + random())),
-        silenceTimeoutMs: this.#stallTimeoutMs,
-        signal,
+    const heard = { bookmarks: 0, events: 0 };
+    const request = {
+      endpoint: this.#endpoint(),
+      query: this.#resource.query,
+      resourceVersion: this.#resourceVersion ?? '',
+      timeoutSeconds: this.#liveness.timeoutSeconds(),
+      silenceTimeoutMs: this.#stallTimeoutMs,
+      signal,
+    };
+    const watching = watchObjects(client, request, {
+      established: () => {
+        establishedAt = clock.now();
+        pause.answered();
+        statistics.watches += 1;
+        this.#up();
       },
-      {
-        established: () => {
-          establishedAt = clock.now();
-          pause.answered();
-          statistics.watches += 1;
-          this.#up();
-        },
-        received: (type) => {
-          increment(statistics.events, type);
-          statistics.lastContactAt = clock.wallTime();
-          hasSpoken ||= type !== 'ERROR';
-        },
-        event: (event) => this.#take(event),
+      received: (type) => {
+        increment(statistics.events, type);
+        statistics.lastContactAt = clock.wallTime();
+        if (type === 'BOOKMARK') heard.bookmarks += 1;
+        else if (type !== 'ERROR') heard.events += 1;
       },
-    );
+      event: (event) => this.#take(event),
+    });
+    let how: WatchEnd['how'] = 'other';
     try {
       await watching;
+      how = 'peace';
+      statistics.lastContactAt = clock.wallTime();
+    } catch (error) {
+      if (isProxyError(error, 'ERR_API_STALLED')) how = 'stall';
+      throw error;
     } finally {
       statistics.isWatching = false;
-      const livedMs = establishedAt === undefined ? 0 : clock.now() - establishedAt;
-      if (livedMs >= STEADY_MS) pause.succeeded();
-      if (hasSpoken) this.#silentWatches = 0;
-      else if (establishedAt !== undefined) this.#silentWatches += 1;
+      if (establishedAt !== undefined) this.#ended({ how, livedMs: clock.now() - establishedAt, ...heard });
     }
     if (establishedAt !== undefined && clock.now() - establishedAt < STEADY_MS) {
       throw new ApiError(
@@ -176,6 +180,12 @@ export class Reflector {
         `the watch ended at once, less than ${STEADY_MS} ms after it began`,
       );
     }
+    if (this.#liveness.takeListDue()) this.#listReason = 'silent';
+  }
+
+  #ended(end: WatchEnd): void {
+    if (end.livedMs >= STEADY_MS) this.#deps.pause.succeeded();
+    this.#isRoutineEnd = this.#liveness.watchEnded(end).isRoutine;
   }
 
   #take({ type, object, resourceVersion }: WatchEvent): void {
@@ -208,7 +218,6 @@ export class Reflector {
   #up(): void {
     const { clock, logger, statistics } = this.#deps;
     statistics.isWatching = true;
-    statistics.lastContactAt = clock.wallTime();
     statistics.downSince = 0;
     if (this.#downFrom === undefined) return;
     const downMs = Math.round(clock.now() - this.#downFrom);
@@ -223,13 +232,14 @@ export class Reflector {
     this.#listReason = this.#reasonToList(error);
     if (wasListing && error.status === 404 && this.#tryNextEndpoint()) return;
     increment(statistics.failures, error.code as ApiErrorCode);
-    // An old version is no fault of the server, and nothing is known until the list is read: once, without pause.
-    const isRoutine = error.isExpired && !wasListing && this.#deps.pause.failures === 0;
+    // An old version is no fault of the server, and nothing is known until the list is read.
+    const isHarmless = (error.isExpired && !wasListing) || (this.#isRoutineEnd && !error.isAnswer);
+    const isRoutine = isHarmless && this.#deps.pause.failures === 0;
     const waitMs = this.#deps.pause.failed(error, { isRoutine });
     if (isRoutine) {
       this.#deps.logger.debug(
         { resource: this.#resource.name, error },
-        'The watch is too far behind, listing',
+        'The watch was cut, silent or too far behind, renewing it',
       );
       return;
     }
@@ -244,11 +254,10 @@ export class Reflector {
     if (this.#listReason !== undefined) return this.#listReason;
     if (error.code === 'ERR_API_RESPONSE') return 'corrupt';
     const { status } = error;
+    if (status === 403 && this.#deps.pause.failures >= FORBIDDEN_IN_EARNEST) return 'refused';
     const isRefused = status !== undefined && status >= 400 && status < 500;
     if (isRefused && status !== 401 && status !== 403 && status !== 429) return 'refused';
-    if (this.#silentWatches < MAX_SILENT_WATCHES) return undefined;
-    this.#silentWatches = 0;
-    return 'silent';
+    return this.#liveness.takeListDue() ? 'silent' : undefined;
   }
 
   /** True when there is one that has not been tried since the last success. */

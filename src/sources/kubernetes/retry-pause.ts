@@ -20,6 +20,8 @@ export class RetryPause {
   #tried = 0;
   /** What they say since then: that no server is there, that one is and is sick, or nothing for certain. */
   #verdict: 'outage' | 'sick' | 'open' = 'open';
+  /** A probe has said since the last answer that a server is there: no other is believed until one has answered. */
+  #hasProbed = false;
   /** No failure yet since the start, or since a watch that went well for a while. */
   #isFirst = true;
 
@@ -44,6 +46,7 @@ export class RetryPause {
   answered(): void {
     if (this.#verdict === 'outage') this.#backoff.succeeded();
     this.#verdict = 'open';
+    this.#hasProbed = false;
   }
 
   /** Milliseconds to wait. `isRoutine`: counted, but not waited for. */
@@ -66,15 +69,17 @@ export class RetryPause {
     const either = AbortSignal.any([signal, cancel.signal]);
     const time = delay(waitMs, undefined, { signal: either });
     // A server that is sick, beside one that is dead, takes connections all the time: that tells nothing.
-    const isWorthProbing = this.#verdict === 'outage' && waitMs > 0;
+    const isWorthProbing = this.#verdict === 'outage' && !this.#hasProbed && waitMs > 0;
     // Rejections mean that `signal` was aborted: nothing is left to wait for.
-    await Promise.race(isWorthProbing ? [time, this.#reachable(signal)] : [time]).catch(() => undefined);
+    await Promise.race(isWorthProbing ? [time, this.#reachable(either)] : [time]).catch(() => undefined);
     cancel.abort();
   }
 
   /** The server that came back deserves a fresh count: what it fails now it fails for another reason. */
   async #reachable(signal: AbortSignal): Promise<void> {
     await this.#servers.whenReachable(signal);
+    signal.throwIfAborted();
+    this.#hasProbed = true;
     this.#backoff.succeeded();
   }
 }

@@ -83,6 +83,41 @@ describe('how fresh a list is to be decides what is asked', () => {
   });
 });
 
+describe('a list no older than a version that is too large for the server', () => {
+  const NOT_OLDER: Freshness = { kind: 'notOlderThan', resourceVersion: '900' };
+  const tooLarge = (): ApiError =>
+    apiErrorFromAnswer({ status: 504, body: { message: 'Too large resource version: 900' }, retryAfter: '1' });
+
+  test('is read as of now, in pages', async () => {
+    const client = new FakeClient(
+      tooLarge(),
+      page({ items: [1], next: 't1', version: '50' }),
+      page({ items: [2], version: '50' }),
+    );
+    expect(await list(client, NOT_OLDER)).toEqual({ items: [1, 2], resourceVersion: '50' });
+    expect(client.queries).toEqual([
+      { labelSelector: 'x', resourceVersion: '900' },
+      { labelSelector: 'x', limit: '500' },
+      { labelSelector: 'x', limit: '500', continue: 't1' },
+    ]);
+  });
+
+  test.for([
+    { name: 'whatever fails then', answers: [tooLarge(), expired()], status: 410 },
+    { name: 'the same once more', answers: [tooLarge(), tooLarge()], status: 504 },
+    {
+      name: 'any other fault, without a second list',
+      answers: [apiErrorFromAnswer({ status: 504, body: {}, retryAfter: undefined })],
+      status: 504,
+    },
+  ])('fails with $name', async ({ answers, status }) => {
+    const client = new FakeClient(...answers);
+    expect(await faultOf(list(client, NOT_OLDER))).toBe(answers.at(-1));
+    expect(answers.at(-1)?.status).toBe(status);
+    expect(client.asked).toHaveLength(answers.length);
+  });
+});
+
 describe('a list in pages', () => {
   test('is put together in order', async () => {
     const client = new FakeClient(

@@ -4,6 +4,7 @@ import type { ResourceName } from '../../../src/sources/kubernetes/api-statistic
 import { type FakeApiServer, faults } from '../../support/fake-api-server.ts';
 import { makeService } from '../../support/objects.ts';
 import {
+  type SourceUnderTest,
   endInPeace,
   expire,
   keysOf,
@@ -32,6 +33,15 @@ function putMany(server: FakeApiServer, count: number): void {
   for (let index = 0; index < count; index += 1) server.put('services', makeService(`many-${index}`));
 }
 
+/** The watch of Services has told nothing for half of the watchdog's minute when it is reset; until the next is open. */
+async function cutSilent(source: SourceUnderTest, server: FakeApiServer): Promise<void> {
+  await source.observed(() => source.statistics.of('services').isWatching, 'the watch');
+  server.skipSeen();
+  source.clock.advance(30_000);
+  openWatch(server, 'services').reset();
+  await server.nextWatch('services');
+}
+
 describe('what is asked', () => {
   test.each(RESOURCES)('the first list of %s takes what the server has at hand', async (resource) => {
     await using server = await startSeededServer();
@@ -41,12 +51,12 @@ describe('what is asked', () => {
   });
 
   test.each([
-    ['300', 0],
-    ['449', 0.499],
-    ['599', 0.999],
+    ['30', 0],
+    ['38', 0.499],
+    ['47', 0.999],
   ])('a watch goes on from the list, with bookmarks, for %s seconds', async (timeoutSeconds, random) => {
     await using server = await startSeededServer();
-    await using _source = await startSyncedSource(server, { random: () => random });
+    await using _source = await startSyncedSource(server, { random: () => random, stallTimeoutMs: 60_000 });
 
     for (const resource of RESOURCES) {
       const { query } = openWatch(server, resource);
@@ -57,6 +67,18 @@ describe('what is asked', () => {
         timeoutSeconds,
       });
     }
+  });
+
+  test('after a bookmark a watch is asked for 300 seconds, of that resource and no other', async () => {
+    await using server = await startSeededServer();
+    await using source = await startSyncedSource(server, { stallTimeoutMs: 60_000 });
+    server.skipSeen();
+    endInPeace(source, server, 'services');
+    openWatch(server, 'nodes').end();
+
+    expect((await server.nextWatch('services')).query.get('timeoutSeconds')).toBe('300');
+    expect((await server.nextWatch('nodes')).query.get('timeoutSeconds')).toBe('30');
+    expect(source.failures()).toEqual([]);
   });
 
   test('after a bookmark a watch goes on from there', async () => {
@@ -88,20 +110,31 @@ describe('what is asked', () => {
     expect(source.lists('services')).toEqual({ initial: 1 });
   });
 
-  test('where watches tell nothing, every second one that breaks is followed by a list', async () => {
+  test('where watches told nothing for half a minute, two are followed by a list, and four by the next', async () => {
     await using server = await startSeededServer({ withholdBookmarks: true });
-    await using source = await startSyncedSource(server);
-    for (let count = 1; count <= 5; count += 1) {
-      server.skipSeen();
-      openWatch(server, 'services').reset();
-      await server.nextWatch('services');
-    }
+    await using source = await startSyncedSource(server, { stallTimeoutMs: 60_000 });
+    for (let count = 1; count <= 7; count += 1) await cutSilent(source, server);
     await source.caughtUp();
 
     expect(source.lists('services')).toEqual({ initial: 1, silent: 2 });
     const fresh = { resourceVersion: '104' };
     expect(listQueries(server)).toEqual([{ resourceVersion: '0' }, fresh, fresh]);
     expect(source.tellings).toHaveLength(1);
+    expect(source.failureLines().map(({ level }) => level)).toEqual(Array.from({ length: 7 }, () => 'debug'));
+  });
+
+  test('where watches break early nothing is listed: they had no time to tell anything', async () => {
+    await using server = await startSeededServer({ withholdBookmarks: true });
+    await using source = await startSyncedSource(server);
+    for (let count = 1; count <= 7; count += 1) {
+      server.skipSeen();
+      openWatch(server, 'services').reset();
+      await server.nextWatch('services');
+    }
+    await source.caughtUp();
+
+    expect(source.lists('services')).toEqual({ initial: 1 });
+    expect(source.failures()).toHaveLength(7);
   });
 });
 
@@ -237,15 +270,13 @@ describe('a server whose versions went back', () => {
     expect(source.failures()).toEqual(['services watch ERR_API_STATUS']);
   });
 
-  test('is seen by the list that follows silence: too large a version, and a consistent list', async () => {
+  test('is seen by the list that follows silence: one step, which falls to a consistent list', async () => {
     await using server = await startSeededServer();
-    await using source = await startSyncedSource(server);
+    await using source = await startSyncedSource(server, { stallTimeoutMs: 60_000 });
     server.setResourceVersion(50);
     server.remove('services', 'default/db');
     server.put('services', makeService('new'));
-    server.skipSeen();
-    openWatch(server, 'services').reset();
-    (await server.nextWatch('services')).reset();
+    for (const _ of ['first', 'second']) await cutSilent(source, server);
     await source.caughtUp();
 
     expect(listQueries(server)).toEqual([
@@ -253,8 +284,27 @@ describe('a server whose versions went back', () => {
       { resourceVersion: '104' },
       { limit: '500' },
     ]);
-    expect(source.lists('services')).toEqual({ initial: 1, silent: 1, restored: 1 });
+    expect(source.lists('services')).toEqual({ initial: 1, silent: 1 });
     expect(source.vanished).toEqual(['Service default/db']);
+    expect(source.failures()).toEqual(['services watch ERR_API_CONNECTION', 'services watch ERR_API_CONNECTION']);
+  });
+
+  test('is seen by the list that follows nonsense: one step, which falls to a consistent list', async () => {
+    await using server = await startSeededServer();
+    await using source = await startSyncedSource(server);
+    server.setResourceVersion(50);
+    server.remove('services', 'default/db');
+    await openWatch(server, 'services').send('no JSON\n');
+    await source.caughtUp();
+
+    expect(listQueries(server)).toEqual([
+      { resourceVersion: '0' },
+      { resourceVersion: '104' },
+      { limit: '500' },
+    ]);
+    expect(source.lists('services')).toEqual({ initial: 1, corrupt: 1 });
+    expect(source.vanished).toEqual(['Service default/db']);
+    expect(source.failures()).toEqual(['services watch ERR_API_RESPONSE']);
   });
 
   test('may say so to a watch too: a consistent list', async () => {
