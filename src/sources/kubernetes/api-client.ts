@@ -53,9 +53,8 @@ export class ApiClient {
   /** The body of a 200 answer. Rejects with an ApiError for everything else. */
   async get(wanted: ApiRequest): Promise<ApiBody> {
     const { credentials, servers } = this.#deps;
-    const secrets = await unlessAborted(credentials.current(), wanted.signal);
-    // Given up meanwhile: undici would notice once it is connected, on connections that `close` does not know.
-    if (wanted.signal.aborted) throw apiErrorFromFault(wanted.signal.reason);
+    // Who gives up here must not go on: undici would notice once it is connected, where `close` does not look.
+    const secrets = await unlessAborted(async () => credentials.current(), wanted.signal);
     const server = servers.current;
     try {
       return await this.#request(server, secrets, wanted);
@@ -153,14 +152,14 @@ export class ApiClient {
   }
 }
 
-/** An exec plugin may hang; who gives up does not wait for it. */
-async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted();
+/** What `ask` gives, unless `signal` is aborted first: an exec plugin may hang. Rejects with an ApiError then. */
+async function unlessAborted<T>(ask: () => Promise<T>, signal: AbortSignal): Promise<T> {
+  if (signal.aborted) throw apiErrorFromFault(signal.reason);
   const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const onAbort = (): void => reject(new Error('given up', { cause: signal.reason }));
+  const onAbort = (): void => reject(apiErrorFromFault(signal.reason));
   signal.addEventListener('abort', onAbort, { once: true });
   try {
-    return await Promise.race([promise, aborted]);
+    return await Promise.race([ask(), aborted]);
   } finally {
     signal.removeEventListener('abort', onAbort);
   }

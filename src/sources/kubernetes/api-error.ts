@@ -66,6 +66,8 @@ const UNREACHABLE: ReadonlySet<string> = new Set([
   'ETIMEDOUT',
   'UND_ERR_CONNECT_TIMEOUT',
 ]);
+/** OpenSSL could not make a connection's context of what it was given: our certificate or key. */
+const OWN_TLS_FAULT = /^ERR_(?:OSSL)_(?:PEM|X509|UNSUPPORTED)/;
 const STALLED: ReadonlySet<string> = new Set([
   'UND_ERR_BODY_TIMEOUT',
   'UND_ERR_HEADERS_TIMEOUT',
@@ -81,9 +83,8 @@ export function apiErrorFromFault(error: unknown): ApiError {
   if (UNREACHABLE.has(errno)) {
     return new ApiError('ERR_API_UNREACHABLE', 'the API server cannot be reached', { cause: error });
   }
-  // OpenSSL could not make a connection's context of what it was given: our certificate, key or CA.
-  if (errno.startsWith('ERR_OSSL_PEM') || errno.startsWith('ERR_OSSL_X509')) {
-    return new ApiError('ERR_API_CREDENTIALS', 'the TLS certificate, key or CA cannot be used', {
+  if (OWN_TLS_FAULT.test(errno)) {
+    return new ApiError('ERR_API_CREDENTIALS', 'the TLS certificate or key cannot be used', {
       cause: error,
     });
   }

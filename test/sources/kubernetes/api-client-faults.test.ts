@@ -3,6 +3,7 @@ import type { ServerResponse } from 'node:http';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { errorText } from '../../../src/errors.ts';
+import type { ApiError } from '../../../src/sources/kubernetes/api-error.ts';
 import type { RequestCredentials } from '../../../src/sources/kubernetes/credentials.ts';
 import {
   FakeCredentials,
@@ -170,22 +171,49 @@ describe('a connection that breaks or falls silent', () => {
     expect(statistics.requests).toMatchObject([{ code: '<error>', count: 1 }]);
   });
 
-  test('is not begun for a request that is given up while its credentials are fetched', async () => {
-    const { port } = await openBlackHole();
-    const credentials = new FakeCredentials();
-    const fetched = Promise.withResolvers<RequestCredentials>();
-    credentials.current = async () => fetched.promise;
-    const { client, servers } = makeClient([new URL(`http://127.0.0.1:${port}`), await urlOfNobody()], {
-      credentials,
+  describe('is not begun for a request', () => {
+    /** Of a client whose credentials never come: what has been asked, and the server in use before and after. */
+    async function askInVain(
+      signal: AbortSignal,
+    ): Promise<{ asking: Promise<ApiError>; isBlamed: () => boolean }> {
+      const { port } = await openBlackHole();
+      const credentials = new FakeCredentials();
+      credentials.current = async () => Promise.withResolvers<RequestCredentials>().promise;
+      const urls = [new URL(`http://127.0.0.1:${port}`), await urlOfNobody()];
+      const { client, servers } = makeClient(urls, { credentials });
+      const asking = faultOf(client.getJson(apiRequest({ signal })));
+      return { asking, isBlamed: () => servers.current !== urls[0] };
+    }
+
+    test('that is given up while its credentials are fetched: it ends at once, and blames nobody', async () => {
+      const stop = new AbortController();
+      const { asking, isBlamed } = await askInVain(stop.signal);
+      stop.abort();
+      expect((await asking).code).toBe('ERR_API_CONNECTION');
+      expect(isBlamed()).toBe(false);
     });
-    const stop = new AbortController();
-    const { current } = servers;
-    const asking = faultOf(client.getJson(apiRequest({ signal: stop.signal })));
-    stop.abort();
-    await client.close();
-    fetched.resolve(credentials.now);
-    expect((await asking).code).toBe('ERR_API_CONNECTION');
-    expect(servers.current).toBe(current);
+
+    test('whose deadline passes while its credentials are fetched: it ends at once, as silence', async () => {
+      const deadline = new AbortController();
+      const { asking, isBlamed } = await askInVain(deadline.signal);
+      deadline.abort(new DOMException('too long', 'TimeoutError'));
+      expect((await asking).code).toBe('ERR_API_STALLED');
+      expect(isBlamed()).toBe(false);
+    });
+
+    test('that was given up before, whatever becomes of its credentials', async () => {
+      const credentials = new FakeCredentials();
+      // Nobody may be left to whom this is a surprise: an unhandled rejection would fail the run.
+      credentials.current = async () => {
+        throw new Error('no credentials');
+      };
+      const server = await openLoopbackApi(json('never'));
+      const { client } = makeClient([server.url], { credentials });
+      const asking = faultOf(client.getJson(apiRequest({ signal: AbortSignal.abort() })));
+      expect((await asking).code).toBe('ERR_API_CONNECTION');
+      await nextTurn();
+      expect(server.requests).toEqual([]);
+    });
   });
 });
 

@@ -58,6 +58,23 @@ describe('a fault of a request', () => {
     expect(error.isExpired).toBe(false);
   });
 
+  test.for([
+    'ERR_OSSL_PEM_NO_START_LINE',
+    'ERR_OSSL_PEM_BAD_BASE64_DECODE',
+    'ERR_OSSL_PEM_BAD_END_LINE',
+    'ERR_OSSL_X509_KEY_VALUES_MISMATCH',
+  ])('%s is of our own certificate, key or CA: no fault of the server', (code) => {
+    const fault = systemError(code);
+    const error = apiErrorFromFault(fault);
+    expect(error).toMatchObject({
+      code: 'ERR_API_CREDENTIALS',
+      isServerFault: false,
+      isUnreachable: false,
+      isAnswer: false,
+    });
+    expect(error.cause).toBe(fault);
+  });
+
   test('that was told apart already stays as it is', () => {
     const error = new ApiError('ERR_API_CREDENTIALS', 'no token');
     expect(apiErrorFromFault(error)).toBe(error);

@@ -166,24 +166,23 @@ describe('a server is refused, and sees no request and no token', () => {
     expect(server.requests).toEqual([]);
   });
 
-  test.for([
-    { name: 'a CA', cluster: { 'certificate-authority-data': base64('no pem') }, user: {} },
-    {
-      name: 'a client certificate',
-      cluster: TRUSTED,
-      user: { 'client-certificate-data': base64('no pem'), 'client-key-data': base64('secret-key') },
-    },
-  ])(
-    'and so it is with $name that is none: a fault of the connection, and no crash',
-    async ({ cluster, user }) => {
-      const server = await openServer(certificates().server);
-      const { ask } = await askerOf(server, { cluster, user });
-      const fault = await faultOf(ask());
-      expect(fault.code).toBe('ERR_API_CONNECTION');
-      expect(everythingIn(fault)).not.toMatch(/secret-key|c2VjcmV0LWtleQ/);
-      expect(server.requests).toEqual([]);
-    },
-  );
+  test('and so it is with a CA that is none: a fault of the connection, and no crash', async () => {
+    const server = await openServer(certificates().server);
+    const cluster = { 'certificate-authority-data': base64('no pem') };
+    const { ask } = await askerOf(server, { cluster });
+    expect(await faultOf(ask())).toMatchObject({ code: 'ERR_API_CONNECTION' });
+    expect(server.requests).toEqual([]);
+  });
+
+  test('nor is it blamed for a client certificate that is none: that is a fault of ours, and no crash', async () => {
+    const server = await openServer(certificates().server);
+    const user = { 'client-certificate-data': base64('no pem'), 'client-key-data': base64('secret-key') };
+    const { ask } = await askerOf(server, { cluster: TRUSTED, user });
+    const fault = await faultOf(ask());
+    expect(fault).toMatchObject({ code: 'ERR_API_CREDENTIALS', isServerFault: false });
+    expect(everythingIn(fault)).not.toMatch(/secret-key|c2VjcmV0LWtleQ/);
+    expect(server.requests).toEqual([]);
+  });
 });
 
 test('a server of http:// is asked without TLS', async () => {
@@ -229,8 +228,8 @@ describe('a client certificate is shown', () => {
     await directory.write('client.crt', alice.cert);
     await ask();
     await directory.write('client.crt', bob.cert);
-    // Half of the pair: for that moment it is none.
-    expect(await faultOf(ask())).toMatchObject({ code: 'ERR_API_CONNECTION' });
+    // Half of the pair: for that moment it is none, which is no fault of the server.
+    expect(await faultOf(ask())).toMatchObject({ code: 'ERR_API_CREDENTIALS', isServerFault: false });
     await directory.write('client.key', bob.key);
     await ask();
     expect(server.requests.map(({ clientName, connection }) => ({ clientName, connection }))).toEqual([

@@ -86,7 +86,11 @@ describe('how fresh a list is to be decides what is asked', () => {
 describe('a list no older than a version that is too large for the server', () => {
   const NOT_OLDER: Freshness = { kind: 'notOlderThan', resourceVersion: '900' };
   const tooLarge = (): ApiError =>
-    apiErrorFromAnswer({ status: 504, body: { message: 'Too large resource version: 900' }, retryAfter: '1' });
+    apiErrorFromAnswer({
+      status: 504,
+      body: { message: 'Too large resource version: 900' },
+      retryAfter: '1',
+    });
 
   test('is read as of now, in pages', async () => {
     const client = new FakeClient(

@@ -27,7 +27,8 @@ const refusal = new ApiError('ERR_API_STATUS', 'the API server answered 503', { 
 const breach = new ApiError('ERR_API_CONNECTION', 'the connection to the API server broke');
 const stall = new ApiError('ERR_API_STALLED', 'the API server has fallen silent');
 const tooOld = new ApiError('ERR_API_STATUS', 'too old', { status: 410 });
-const answered = (status: number): ApiError => new ApiError('ERR_API_STATUS', `answered ${status}`, { status });
+const answered = (status: number): ApiError =>
+  new ApiError('ERR_API_STATUS', `answered ${status}`, { status });
 const busyFor = (retryAfterMs: number): ApiError =>
   new ApiError('ERR_API_STATUS', 'too many requests', { status: 429, retryAfterMs });
 
@@ -327,11 +328,8 @@ describe('a list follows', () => {
     const outcome = await waitsFor([silent, heard, silent, silent, heard, silent, silent]);
 
     expect(reasonsOf(outcome)).toEqual({ initial: 1, silent: 2 });
-    expect(outcome.asked.map((one) => one === 'list')).toEqual([
-      ...[true, false, false, false, false],
-      ...[true, false, false, false],
-      ...[true, false],
-    ]);
+    const at = outcome.asked.flatMap((one, index) => (one === 'list' ? [index] : []));
+    expect(at).toEqual([0, 5, 9]);
   });
 
   test.each([

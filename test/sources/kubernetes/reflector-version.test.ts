@@ -286,7 +286,10 @@ describe('a server whose versions went back', () => {
     ]);
     expect(source.lists('services')).toEqual({ initial: 1, silent: 1 });
     expect(source.vanished).toEqual(['Service default/db']);
-    expect(source.failures()).toEqual(['services watch ERR_API_CONNECTION', 'services watch ERR_API_CONNECTION']);
+    expect(source.failures()).toEqual([
+      'services watch ERR_API_CONNECTION',
+      'services watch ERR_API_CONNECTION',
+    ]);
   });
 
   test('is seen by the list that follows nonsense: one step, which falls to a consistent list', async () => {

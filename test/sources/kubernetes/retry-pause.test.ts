@@ -200,6 +200,52 @@ describe('the pause ends', () => {
     expect(pause.failures).toBe(1);
   });
 
+  test('not early a second time where what takes connections has not answered since', async () => {
+    const gate = await GateServer.make();
+    await gate.open();
+    const servers = new ServerList({ random }, [gate.url]);
+    const { pause } = pauseOf(servers);
+    pause.failed(UNREACHABLE, SERIOUS);
+    await pause.wait(FOR_EVER_MS, stop.signal);
+    expect(pause.failures).toBe(0);
+    // Something in front of the server, that takes every connection.
+    expect([0, 0].map(() => pause.failed(UNREACHABLE, SERIOUS))).toEqual([800, 1600]);
+    let hasEnded = false;
+    const waiting = pause.wait(FOR_EVER_MS, stop.signal).then(() => {
+      hasEnded = true;
+    });
+    await waitOutOutage(servers);
+    expect(hasEnded).toBe(false);
+    expect(pause.failures).toBe(2);
+    stop.abort();
+    await waiting;
+  });
+
+  test('early again in the next outage, once the server has answered', async () => {
+    const gate = await GateServer.make();
+    await gate.open();
+    const { pause } = pauseOf(new ServerList({ random }, [gate.url]));
+    for (const _ of ['first', 'second']) {
+      for (let count = 0; count < 3; count += 1) pause.failed(UNREACHABLE, SERIOUS);
+      await pause.wait(FOR_EVER_MS, stop.signal);
+      expect(pause.failures).toBe(0);
+      pause.answered();
+    }
+  });
+
+  test('with its time, and then nobody looks for a server any more', async () => {
+    const gate = await GateServer.make();
+    await gate.open();
+    const witness = await GateServer.make();
+    await witness.open();
+    const { pause } = pauseOf(new ServerList({ random }, [gate.url]));
+    pause.failed(UNREACHABLE, SERIOUS);
+    await pause.wait(10, stop.signal);
+    await waitOutOutage(new ServerList({ random }, [witness.url]));
+    expect(gate.connections).toBe(0);
+    expect(pause.failures).toBe(1);
+  });
+
   test.for([
     { name: 'while time passes', error: BROKEN },
     { name: 'while a server is looked for', error: UNREACHABLE },

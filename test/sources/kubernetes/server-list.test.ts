@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { ServerList } from '../../../src/sources/kubernetes/server-list.ts';
 import { GateServer } from '../../support/gate-server.ts';
-import { connectTcp } from '../../support/loopback-tcp.ts';
+import { connectTcp, openBlackHole } from '../../support/loopback-tcp.ts';
 import { waitFor } from '../../support/wait.ts';
 
 const URLS = ['https://a:6443', 'https://b:6443', 'https://c:6443'].map((text) => new URL(text));
@@ -127,14 +127,77 @@ describe('a server can be reached again', () => {
     }
   });
 
+  test('and the one in use stays so when others take connections as well', async () => {
+    using stop = new Stop();
+    const gates = [await GateServer.make(), await GateServer.make(), await GateServer.make()];
+    for (const gate of gates) await gate.open();
+    const servers = listOf(gates.map(({ url }) => url));
+    servers.failed(servers.current);
+    await servers.whenReachable(stop.signal);
+    expect(servers.current).toBe(gates[1]?.url);
+  });
+
+  test('and one that says nothing at all keeps nobody from another, wherever it stands', async () => {
+    const { address, port } = await openBlackHole();
+    const gate = await GateServer.make();
+    await gate.open();
+    const silent = new URL(`https://${address}:${port}`);
+    for (const urls of [
+      [silent, gate.url],
+      [gate.url, silent],
+    ]) {
+      using stop = new Stop();
+      const servers = listOf(urls);
+      await servers.whenReachable(stop.signal);
+      expect(servers.current).toBe(gate.url);
+    }
+  });
+
   test('or is waited for no longer once the signal is aborted', async () => {
     const gate = await GateServer.make();
     const stop = new AbortController();
     const servers = listOf([gate.url]);
     const waiting = servers.whenReachable(stop.signal);
     stop.abort();
-    await expect(waiting).rejects.toThrow('abort');
+    await expect(waiting).rejects.toThrow('nobody waits');
     await expect(servers.whenReachable(stop.signal)).rejects.toThrow('abort');
     expect(gate.connections).toBe(0);
+  });
+
+  test('for the others who wait, when one of them gives up', async () => {
+    using stop = new Stop();
+    const gate = await GateServer.make();
+    await gate.open();
+    const impatient = new AbortController();
+    const servers = listOf([gate.url]);
+    // The one who gives up has begun the probes.
+    const givenUp = servers.whenReachable(impatient.signal);
+    const waiting = servers.whenReachable(stop.signal);
+    impatient.abort();
+    await expect(givenUp).rejects.toThrow('nobody waits');
+    await waiting;
+    await waitFor(() => gate.connections === 1, { timeoutMs: 5000, what: 'the probe' });
+  });
+
+  test('but is not looked for any more when nobody waits', async () => {
+    using stop = new Stop();
+    const [gate, witness] = [await GateServer.make(), await GateServer.make()];
+    await gate.open();
+    await witness.open();
+    const impatient = new AbortController();
+    const servers = listOf([gate.url, witness.url]);
+    servers.failed(gate.url);
+    const waiting = servers.whenReachable(impatient.signal);
+    impatient.abort();
+    await expect(waiting).rejects.toThrow('nobody waits');
+    // By the end of these probes the one that was given up would have been over.
+    const others = listOf([witness.url]);
+    await others.whenReachable(stop.signal);
+    await others.whenReachable(stop.signal);
+    expect(gate.connections).toBe(0);
+    // And it is by somebody who comes later.
+    await servers.whenReachable(stop.signal);
+    await waitFor(() => gate.connections === 1, { timeoutMs: 5000, what: 'the probe' });
+    expect(servers.current).toBe(witness.url);
   });
 });
