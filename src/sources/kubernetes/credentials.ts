@@ -5,7 +5,7 @@
  * time limit, no KUBERNETES_EXEC_INFO, no renewal after a 401), and the CA of a context without a user.
  */
 import { createHash } from 'node:crypto';
-import { access, readFile } from 'node:fs/promises';
+import { access, readFile, stat } from 'node:fs/promises';
 import { isAbsolute, dirname, join, resolve } from 'node:path';
 import type { KubeConfig } from '@kubernetes/client-node';
 import { YAMLException, load as loadYaml } from 'js-yaml';
@@ -291,6 +291,8 @@ async function bearerFromFile(path: string): Promise<Record<string, string>> {
 
 async function readCredential(path: string): Promise<string> {
   try {
+    // A pipe is read once or never, and would block a thread that the exit waits for.
+    if (!(await stat(path)).isFile()) throw new Error('it is no regular file');
     return await readFile(path, 'utf8');
   } catch (error) {
     throw new ApiError('ERR_API_CREDENTIALS', `cannot read ${path}`, { cause: error });

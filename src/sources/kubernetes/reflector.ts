@@ -27,8 +27,10 @@ import type { ServerList } from './server-list.ts';
 import { type WatchEvent, watchObjects } from './watch.ts';
 import { type WatchEnd, WatchLiveness } from './watch-liveness.ts';
 
-/** A watch that lived for so long was a success, however it ended. */
+/** A watch that lived for so long was a success. */
 const STEADY_MS = 1000;
+/** But one that the server ended with an error, or with nonsense, must have been good for longer than it took to break. */
+const STEADY_BEFORE_FAULT_MS = 60_000;
 /** After so many failures a watch that is forbidden is one that we lack the right to: lists must do, if they may. */
 const FORBIDDEN_IN_EARNEST = 3;
 
@@ -147,7 +149,7 @@ export class Reflector {
       silenceTimeoutMs: this.#stallTimeoutMs,
       signal,
     };
-    const watching = watchObjects(client, request, {
+    const watching = watchObjects({ client, clock }, request, {
       established: () => {
         establishedAt = clock.now();
         pause.answered();
@@ -163,16 +165,20 @@ export class Reflector {
       event: (event) => this.#take(event),
     });
     let how: WatchEnd['how'] = 'other';
+    let steadyMs = STEADY_MS;
     try {
       await watching;
       how = 'peace';
       statistics.lastContactAt = clock.wallTime();
     } catch (error) {
       if (isProxyError(error, 'ERR_API_STALLED')) how = 'stall';
+      if (error instanceof ApiError && error.isAnswer) steadyMs = STEADY_BEFORE_FAULT_MS;
       throw error;
     } finally {
       statistics.isWatching = false;
-      if (establishedAt !== undefined) this.#ended({ how, livedMs: clock.now() - establishedAt, ...heard });
+      if (establishedAt !== undefined) {
+        this.#ended({ how, livedMs: clock.now() - establishedAt, ...heard }, steadyMs);
+      }
     }
     if (establishedAt !== undefined && clock.now() - establishedAt < STEADY_MS) {
       throw new ApiError(
@@ -183,8 +189,8 @@ export class Reflector {
     if (this.#liveness.takeListDue()) this.#listReason = 'silent';
   }
 
-  #ended(end: WatchEnd): void {
-    if (end.livedMs >= STEADY_MS) this.#deps.pause.succeeded();
+  #ended(end: WatchEnd, steadyMs: number): void {
+    if (end.livedMs >= steadyMs) this.#deps.pause.succeeded();
     this.#isRoutineEnd = this.#liveness.watchEnded(end).isRoutine;
   }
 

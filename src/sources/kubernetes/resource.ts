@@ -3,7 +3,7 @@
  * ours, and how a raw object becomes one that is kept.
  */
 import type { V1EndpointSlice, V1Node, V1Service } from '@kubernetes/client-node';
-import type { Problem } from '../../errors.ts';
+import { type Problem, errorText } from '../../errors.ts';
 import { objectText } from '../../model/object.ts';
 import { endpointSlice } from '../objects/endpoint-slice-shape.ts';
 import { type Check, isJsonMap, valueText } from '../objects/field-reader.ts';
@@ -95,16 +95,23 @@ export function objectKey(object: unknown): string | undefined {
 /** The object as it is kept, or what is wrong with it. */
 export type Decoded<T> = { readonly object: T } | { readonly problems: readonly Problem[] };
 
-/** `raw` has the key `key`. */
+/** `raw` has the key `key`. Never throws: whatever is wrong with one object must not keep the others out. */
 export function decodeObject<T>(resource: Resource<T>, raw: unknown, key: string): Decoded<T> {
   const problems: Problem[] = [];
   const [namespace = '', name = ''] = key.split('/');
   const object = namespace === '' ? `${resource.kind} ${name}` : objectText(resource.kind, namespace, name);
-  const candidate = withoutNulls(withoutManagedFields(raw));
-  resource.check(candidate, '', (field, message) => {
+  const report = (field: string, message: string): void => {
     problems.push({ code: 'ERR_API_OBJECT_INVALID', object, field, message });
-  });
-  return problems.length > 0 ? { problems } : { object: resource.trim(candidate as T) };
+  };
+  try {
+    const candidate = withoutNulls(withoutManagedFields(raw));
+    resource.check(candidate, '', report);
+    if (problems.length === 0) return { object: resource.trim(candidate as T) };
+  } catch (error) {
+    // Nested deeper than our stack: no API server stores that.
+    report('', `cannot be taken in: ${errorText(error)}`);
+  }
+  return { problems };
 }
 
 /** Nobody reads them, and they are the one place where who writes an object decides how deep it is nested. */

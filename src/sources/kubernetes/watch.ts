@@ -2,6 +2,8 @@
  * One watch: from a resource version until the server ends it or something breaks. It hands over every event with
  * its resource version and reports how it ended; what to do about that is the reflector's decision.
  */
+import { setImmediate as afterPoll } from 'node:timers/promises';
+import type { Clock } from '../../clock.ts';
 import { isJsonMap, valueText } from '../objects/field-reader.ts';
 import type { ApiClient } from './api-client.ts';
 import { ApiError, apiErrorFromEvent } from './api-error.ts';
@@ -11,6 +13,8 @@ import type { Endpoint } from './resource.ts';
 
 /** How long a server that does not end the watch by itself is given beyond the time that was asked for. */
 const OVERTIME_MS = 30_000;
+/** How long events are read before others have their turn. */
+const MAX_TURN_MS = 5;
 
 export interface WatchEvent {
   readonly type: Exclude<EventType, 'ERROR'>;
@@ -39,7 +43,7 @@ export interface WatchHandler {
 
 /** Resolves when the server ends the watch in peace; rejects with an ApiError otherwise. */
 export async function watchObjects(
-  client: Pick<ApiClient, 'get'>,
+  { client, clock }: { readonly client: Pick<ApiClient, 'get'>; readonly clock: Clock },
   wanted: WatchRequest,
   handler: WatchHandler,
 ): Promise<void> {
@@ -59,8 +63,13 @@ export async function watchObjects(
   });
   handler.established();
   const lines = new LineSplitter();
+  let turnStartedAt = clock.now();
   for await (const chunk of body) {
     for (const line of lines.push(chunk)) handleLine(line, handler);
+    // While the socket has data this loop never leaves the turn: in a storm of events connections would starve.
+    if (clock.now() - turnStartedAt < MAX_TURN_MS) continue;
+    await afterPoll();
+    turnStartedAt = clock.now();
   }
   if (lines.pendingBytes > 0) {
     throw new ApiError('ERR_API_CONNECTION', 'the watch ended in the middle of an event');

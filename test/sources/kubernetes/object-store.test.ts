@@ -246,6 +246,15 @@ describe('a malformed object', () => {
   });
 });
 
+test('an object nested deeper than any stack is reported, and keeps no other one out', () => {
+  let nested: object = {};
+  for (let depth = 0; depth < 50_000; depth += 1) nested = { nested };
+  const store = services();
+  store.replace([service('before'), { ...named('deep'), spec: { nested } }, service('later')]);
+  expect(namesIn(store.take())).toEqual(['before', 'later']);
+  expect(store.problems).toMatchObject([{ code: 'ERR_API_OBJECT_INVALID', object: 'Service default/deep' }]);
+});
+
 describe('an object without a name', () => {
   test('is a problem until a list comes without one', () => {
     const store = services();

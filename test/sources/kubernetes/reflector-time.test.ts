@@ -195,6 +195,13 @@ describe('the pause after a failure', () => {
     expect(lists).toBe(5);
   });
 
+  test('grows where each watch is too old after less than a minute: lists are dear', async () => {
+    for (const livesMs of [1100, 59_000]) {
+      const { waits } = await waitsFor(times(4, { livesMs, endsWith: tooOld }));
+      expect(waits.filter((ms) => ms > 0)).toEqual([1600, 3200, 6400]);
+    }
+  });
+
   test.each([
     ['what the server asks for', 5000, 5000],
     ['the back-off where that is longer', 100, 800],

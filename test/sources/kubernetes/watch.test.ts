@@ -1,5 +1,6 @@
 /** One watch, chunk by chunk: what it hands over, and how it ends. */
 import { describe, expect, test } from 'vitest';
+import { systemClock } from '../../../src/clock.ts';
 import { ApiError } from '../../../src/sources/kubernetes/api-error.ts';
 import type { ApiBody, ApiRequest } from '../../../src/sources/kubernetes/api-client.ts';
 import { type WatchEvent, watchObjects } from '../../../src/sources/kubernetes/watch.ts';
@@ -50,7 +51,7 @@ async function told(
   const { signal = new AbortController().signal, onEvent } = options;
   const lines: string[] = [];
   const outcome = await watchObjects(
-    client,
+    { client, clock: systemClock },
     {
       endpoint,
       query: { labelSelector: '!a' },
