@@ -22,6 +22,7 @@ import type { ListReason, ResourceStatistics } from './api-statistics.ts';
 import { increment } from './api-statistics.ts';
 import { type Freshness, listObjects } from './list.ts';
 import { type Endpoint, type Resource, objectKey } from './resource.ts';
+import { isOlder } from './resource-version.ts';
 import type { RetryPause } from './retry-pause.ts';
 import type { ServerList } from './server-list.ts';
 import { type WatchEvent, watchObjects } from './watch.ts';
@@ -294,10 +295,4 @@ export class Reflector {
     if (statistics.isSynced) logger.warn(fields, 'The API server cannot be watched, serving what was known');
     else logger.warn(fields, 'The API server cannot be listed, waiting for it');
   }
-}
-
-/** Of two versions that are numbers (KEP-5504); others cannot be compared and are taken as they come. */
-function isOlder(version: string, than: string | undefined): boolean {
-  if (than === undefined || !/^\d+$/.test(version) || !/^\d+$/.test(than)) return false;
-  return BigInt(version) < BigInt(than);
 }
