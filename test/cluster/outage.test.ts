@@ -5,6 +5,8 @@
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { ClusterUnderTest, whyNoClusterTests } from '../support/cluster-under-test.ts';
 import type { ApiServer } from '../support/cluster-api-server.ts';
+import { pathOf } from '../support/cluster-paths.ts';
+import { buildSlice } from '../support/cluster-slices.ts';
 import type { ProxyProcess } from '../support/proxy-process.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -82,8 +84,14 @@ describe.skipIf(whyNoClusterTests() !== undefined)('when the API server', { time
     await api.delete('/api/v1/namespaces/default/services/doomed');
     await api.create('/api/v1/namespaces/default/services', {
       metadata: { name: 'new' },
-      spec: { selector: { app: 'web' }, ports: [{ name: 'http', port: 80, targetPort: 8080 }] },
+      spec: { ports: [{ name: 'http', port: 80, targetPort: 8080 }] },
     });
+    // By hand: the controllers have lost their API server too, and take their own time to come back.
+    const endpoints = [1, 2].map((number) => cluster.lab.pod(number).ipv4);
+    await api.create(
+      pathOf('endpointslices', { namespace: 'default' }),
+      buildSlice({ name: 'new-1', service: 'new', endpoints }),
+    );
     const created = await api.get<{ spec: { clusterIP: string } }>('/api/v1/namespaces/default/services/new');
     await outage(OUTAGE_MS);
     // What was known stays as it was.
