@@ -73,7 +73,7 @@ export const FLAGS = {
   'watch-stall-timeout': sources(
     durationFrom(1_000),
     180_000,
-    'A watch of the API server that is silent for so long is taken to be dead. At least 1s; API servers say something every minute.',
+    'A watch of the API server that is silent for so long is taken to be dead. At least 1s. Where nothing happens, watches are renewed before that.',
   ),
   'hostname-override': sources(text, '', "The name of this node's Node object. Empty: the host name."),
   'proxy-mode': proxying(

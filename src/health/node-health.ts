@@ -35,7 +35,7 @@ interface FamilyState {
 export interface NodeHealthOptions {
   /** Longest acceptable wait of a change; kube-proxy takes twice the sync period. */
   readonly timeoutMs: number;
-  /** Somebody will call `setNodeEligible`; until then the node is not eligible, as in kube-proxy. */
+  /** Somebody will call `setNodeEligible`; until then the node is not eligible, as in the newest kube-proxy. */
   readonly hasNodeObject: boolean;
 }
 
