@@ -59,6 +59,12 @@ if missing_packages; then
   fi
 fi
 
+# The tests also let a real haproxy and a real nginx read what the proxy sends them; they are not installed.
+if [ "$purpose" = test ] && ! sh scripts/peer-assets.sh >/dev/null 2>&1; then
+  say "fetching haproxy and nginx for the tests"
+  sh scripts/peer-assets.sh prepare >/dev/null || say "going on: the tests that need them will fail"
+fi
+
 # --- 2. node_modules ------------------------------------------------------------------------------------------
 
 # npm writes this file last and `npm ci` begins by deleting everything: it is there and newer than the lock file

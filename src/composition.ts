@@ -3,36 +3,29 @@
  * stands here is who gets whom.
  */
 import type { Config } from './cli/config.ts';
-import { kubeProxyConfigurationFromConfig } from './cli/configz.ts';
 import type { Clock } from './clock.ts';
 import { createSource } from './create-source.ts';
-import { NodeEngine } from './engine/node/node-engine.ts';
+import { createDataPath, rememberedPorts } from './data-path.ts';
 import type { Problem } from './errors.ts';
-import { NodeHealth } from './health/node-health.ts';
 import { AddressMonitor } from './host/address-monitor.ts';
+import { ensureCaptureAddresses } from './host/capture-address.ts';
 import { exec, execLines } from './host/exec.ts';
-import { hasIPv6, localPortRange } from './host/kernel.ts';
 import { PortMemory } from './host/port-memory.ts';
 import { Conntrack } from './iptables/conntrack.ts';
 import { RuleInstaller } from './iptables/installer.ts';
 import { usableIptables } from './iptables/usable-iptables.ts';
 import type { Logger } from './log.ts';
-import { IP_FAMILIES, type IpFamily, hostPortText } from './model/address.ts';
 import { SnapshotBuilder, type SourceObjects } from './model/snapshot.ts';
-import { HttpServers } from './observe/http-servers.ts';
-import { type Inventory, type Metrics, createMetrics } from './observe/metrics.ts';
-import { Forwarder } from './proxy/forwarder.ts';
-import { ListenerSet } from './proxy/listener-set.ts';
-import { type PortRange, ProxyPorts } from './proxy/proxy-ports.ts';
+import { diversionsFromConfig, kernelFamilies, nodeSettingsFromConfig } from './node-settings.ts';
+import { bothOf, createObservation } from './observation.ts';
+import { HealthCheckServers } from './observe/health-check-servers.ts';
+import type { Inventory, Metrics } from './observe/metrics.ts';
 import { ApiStatistics } from './sources/kubernetes/api-statistics.ts';
 import { ChangeTracker } from './sync/change-tracker.ts';
 import { Proxier } from './sync/proxier.ts';
 import { Runner, type RunnerOptions } from './sync/runner.ts';
-import type { SyncObserver } from './sync/sync-observer.ts';
 import { UncapturableInterfaces } from './sync/uncapturable-interfaces.ts';
 
-/** What the API server gives out as NodePorts unless told otherwise (--service-node-port-range). */
-const NODE_PORTS: PortRange = { first: 30_000, last: 32_767 };
 /**
  * As kube-proxy: the two writes that make a Service, of itself and of its endpoints, are not held apart by the minimum
  * interval.
@@ -56,29 +49,6 @@ export interface ProxyDeps {
   readonly version: string;
   /** Of the process: where a pod finds its API server. */
   readonly environment: Readonly<Record<string, string | undefined>>;
-}
-
-/** Ports the proxy never takes for itself. */
-export function excludedPorts(): readonly PortRange[] {
-  return [localPortRange(), NODE_PORTS];
-}
-
-/** The families that the kernel knows. */
-export function kernelFamilies(): readonly IpFamily[] {
-  return IP_FAMILIES.filter((family) => family === 'IPv4' || hasIPv6());
-}
-
-/** Remembered ports, or none with a warning: the proxy works without. */
-export async function rememberedPorts(
-  memory: PortMemory,
-  logger: Logger,
-): Promise<ReadonlyMap<string, number>> {
-  try {
-    return await memory.load();
-  } catch (error) {
-    logger.warn({ error }, 'Proxy ports of the last run are lost, taking new ones');
-    return new Map();
-  }
 }
 
 /** Rejects when the node cannot run a proxy at all: no iptables, no readable addresses, no ports. */
@@ -109,6 +79,7 @@ export async function createProxy(config: Config, deps: ProxyDeps): Promise<User
     problemsByCode: proxier.problems.countByCode(),
     manifestErrors: proxier.sourceProblemCount,
     unusableInterfaces: uncapturable.count,
+    healthCheckServers: healthChecks.counts,
   });
   const { metrics, health, servers } = createObservation(config, deps, {
     dataPath,
@@ -116,6 +87,7 @@ export async function createProxy(config: Config, deps: ProxyDeps): Promise<User
     inventory,
     apiStatistics,
   });
+  const healthChecks = new HealthCheckServers({ logger, isProxyHealthy: () => health.isProxyHealthy() });
   const conntrack = new Conntrack({ exec, logger });
   const proxier = new Proxier({
     clock,
@@ -126,11 +98,18 @@ export async function createProxy(config: Config, deps: ProxyDeps): Promise<User
     flows: conntrack,
     portStore,
     observer: bothOf(metrics, health),
+    healthChecks,
     nodeAddresses: () => addresses.current,
+    settings: nodeSettingsFromConfig(config),
+    diversions: diversionsFromConfig(config),
   });
   const task = async (run: { readonly isPeriodic: boolean }): Promise<boolean> => {
     if (run.isPeriodic) await addresses.refresh();
-    uncapturable.update(addresses.current.withoutAddress, proxier.desired);
+    if (config.capture === 'link-local') {
+      await ensureCaptureAddresses(exec, families, addresses.current.all);
+    } else {
+      uncapturable.update(addresses.current.withoutAddress, proxier.desired);
+    }
     return proxier.sync(run);
   };
   const runner = new Runner({ clock, logger, task }, runnerOptions(config));
@@ -138,7 +117,12 @@ export async function createProxy(config: Config, deps: ProxyDeps): Promise<User
     ...deps,
     statistics: apiStatistics,
     onChange: changeHandler({ clock, metrics, proxier, requestSync }),
-    onNodeChange: (node) => health.setNodeEligible(node?.isEligible ?? false),
+    onNodeChange: (node) => {
+      // Without an API server a Node object is optional.
+      health.setNodeEligible(node?.isEligible ?? config.manifests.length > 0);
+      proxier.nodeObjectChanged(node);
+      requestSync();
+    },
   });
   return {
     async start() {
@@ -154,81 +138,10 @@ export async function createProxy(config: Config, deps: ProxyDeps): Promise<User
       await conntrack.close();
       dataPath.listeners.close();
       await dataPath.engine.shutdown();
+      await healthChecks.close();
       await servers.close();
     },
   };
-}
-
-interface DataPath {
-  readonly forwarder: Forwarder;
-  readonly engine: NodeEngine;
-  readonly listeners: ListenerSet;
-  readonly ports: ProxyPorts;
-}
-
-function createDataPath(
-  config: Config,
-  { clock, logger }: ProxyDeps,
-  wiring: { readonly remembered: ReadonlyMap<string, number>; readonly requestSync: () => void },
-): DataPath {
-  const balancer = { affinityCapacity: config.affinityTableSize, random: Math.random };
-  const forwarder = new Forwarder({ clock, logger }, { dialTimeoutsMs: config.dialTimeoutsMs, balancer });
-  const engine = new NodeEngine(
-    { clock, policy: forwarder },
-    {
-      halfCloseTimeoutMs: config.halfCloseTimeoutMs,
-      udpUnrepliedTimeoutMs: config.udpUnrepliedTimeoutMs,
-      udpRepliedTimeoutMs: config.udpRepliedTimeoutMs,
-      maxUdpSessions: config.maxUdpSessions,
-    },
-  );
-  forwarder.attach(engine);
-  const ports = new ProxyPorts({
-    range: config.proxyPortRange,
-    excluded: excludedPorts(),
-    random: Math.random,
-    remembered: wiring.remembered,
-  });
-  const listeners = new ListenerSet(
-    { engine, binding: forwarder, ports, clock, logger, onChange: wiring.requestSync },
-    { gracePeriodMs: config.listenerGracePeriodMs },
-  );
-  return { forwarder, engine, listeners, ports };
-}
-
-function createObservation(
-  config: Config,
-  { clock, logger, version }: ProxyDeps,
-  read: {
-    readonly dataPath: DataPath;
-    readonly families: readonly IpFamily[];
-    readonly inventory: () => Inventory;
-    readonly apiStatistics: ApiStatistics;
-  },
-): { readonly metrics: Metrics; readonly health: NodeHealth; readonly servers: HttpServers } {
-  const health = new NodeHealth(
-    { clock },
-    { timeoutMs: 2 * config.syncPeriodMs, hasNodeObject: config.manifests.length === 0 },
-  );
-  health.setFamilies(read.families);
-  const metrics = createMetrics({
-    clock,
-    version,
-    statistics: () => read.dataPath.forwarder.statistics(),
-    engineTotals: () => read.dataPath.engine.totals(),
-    inventory: read.inventory,
-    api: config.manifests.length === 0 ? read.apiStatistics : undefined,
-  });
-  metrics.setFamilies(read.families);
-  const servers = new HttpServers(
-    { log: logger, health, metrics, configz: kubeProxyConfigurationFromConfig(config) },
-    {
-      healthzBindAddress: bindText(config.healthzBindAddress),
-      metricsBindAddress: bindText(config.metricsBindAddress),
-      bindAddressHardFail: config.bindAddressHardFail,
-    },
-  );
-  return { metrics, health, servers };
 }
 
 function runnerOptions(config: Config): RunnerOptions {
@@ -260,33 +173,5 @@ function changeHandler(deps: {
     deps.metrics.endpointSlicesChanged(endpointSlices);
     deps.proxier.update(builder.build(objects), problems, triggers);
     deps.requestSync();
-  };
-}
-
-function bindText(address: Config['healthzBindAddress']): string {
-  return address === undefined ? '' : hostPortText(address.address, address.port);
-}
-
-function bothOf(
-  first: SyncObserver,
-  second: Pick<SyncObserver, 'updateQueued' | 'syncStarted' | 'syncSucceeded'>,
-): SyncObserver {
-  return {
-    updateQueued() {
-      first.updateQueued();
-      second.updateQueued();
-    },
-    syncStarted() {
-      first.syncStarted();
-      second.syncStarted();
-    },
-    familySynced: (sync) => first.familySynced(sync),
-    restoreFailed: (family, kind) => first.restoreFailed(family, kind),
-    resynced: (reason) => first.resynced(reason),
-    networkProgrammed: (family, durationSeconds) => first.networkProgrammed(family, durationSeconds),
-    syncSucceeded() {
-      first.syncSucceeded();
-      second.syncSucceeded();
-    },
   };
 }

@@ -6,11 +6,11 @@ import type { Config } from './cli/config.ts';
 import type { Clock } from './clock.ts';
 import { type Problem, ProxyError } from './errors.ts';
 import { exec } from './host/exec.ts';
-import { hostName } from './host/kernel.ts';
 import type { Logger } from './log.ts';
 import { hostPortText, parseIpAddress } from './model/address.ts';
 import type { NodeInfo } from './model/node.ts';
 import type { SourceObjects } from './model/snapshot.ts';
+import { nodeNameFromConfig } from './node-settings.ts';
 import type { ApiStatistics } from './sources/kubernetes/api-statistics.ts';
 import {
   AnonymousCredentials,
@@ -44,13 +44,14 @@ export interface SourceDeps {
 
 /** Rejects with ERR_API_CREDENTIALS when no API server is named anywhere, or the kubeconfig cannot be used. */
 export async function createSource(config: Config, deps: SourceDeps): Promise<Source> {
-  if (config.manifests.length > 0) return new ManifestsSource(deps, { paths: config.manifests });
+  const nodeName = nodeNameFromConfig(config);
+  if (config.manifests.length > 0) return new ManifestsSource(deps, { paths: config.manifests, nodeName });
   const { servers, credentials } = await apiAccess(config, deps);
   const source = new KubernetesSource(
     { ...deps, credentials, random: Math.random },
     {
       servers,
-      nodeName: config.hostnameOverride === '' ? hostName() : config.hostnameOverride,
+      nodeName,
       serviceProxyName: config.serviceProxyName,
       stallTimeoutMs: config.watchStallTimeoutMs,
       version: deps.version,

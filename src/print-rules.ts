@@ -1,9 +1,11 @@
 /** `--print-rules`: the `iptables-restore` input that a first start would load, without touching the kernel. */
 import type { Config } from './cli/config.ts';
 import { systemClock } from './clock.ts';
-import { excludedPorts, rememberedPorts } from './composition.ts';
+
 import { type SourceDeps, createSource } from './create-source.ts';
+import { excludedPorts, rememberedPorts } from './data-path.ts';
 import { buildDesiredState } from './desired/desired-state.ts';
+import { buildNodeView } from './desired/node-view.ts';
 import type { ListenerKey } from './desired/portal.ts';
 import type { Problem } from './errors.ts';
 import { exec } from './host/exec.ts';
@@ -12,9 +14,11 @@ import { PortMemory } from './host/port-memory.ts';
 import { KernelTable } from './iptables/kernel-table.ts';
 import { renderFullUpdate } from './iptables/render.ts';
 import { type GuardedPort, buildRuleSet } from './iptables/ruleset.ts';
-import { IP_FAMILIES, type IpAddress } from './model/address.ts';
+import { IP_FAMILIES } from './model/address.ts';
+import type { NodeInfo } from './model/node.ts';
 import { servicePortNameText } from './model/service-port-name.ts';
 import { EMPTY_SNAPSHOT, type Snapshot, snapshotFromObjects } from './model/snapshot.ts';
+import { diversionsFromConfig, nodeSettingsFromConfig } from './node-settings.ts';
 import { ProxyPorts } from './proxy/proxy-ports.ts';
 import { ApiStatistics } from './sources/kubernetes/api-statistics.ts';
 import { ProblemLog } from './sync/problem-log.ts';
@@ -24,12 +28,10 @@ export type PrintRulesDeps = Pick<SourceDeps, 'logger' | 'version' | 'environmen
 /** Ports are those of the last run where it is known, else random ones as a start would choose. */
 export async function printRules(config: Config, deps: PrintRulesDeps): Promise<string> {
   const { logger } = deps;
-  const { snapshot, problems } = await readOnce(config, deps);
-  const addresses = await readHostAddresses(exec);
-  const desired = buildDesiredState(snapshot, {
-    families: IP_FAMILIES,
-    addresses: new Set(addresses.all as readonly IpAddress[]),
-  });
+  const { snapshot, problems, node } = await readOnce(config, deps);
+  const addresses = (await readHostAddresses(exec)).all;
+  const view = buildNodeView(nodeSettingsFromConfig(config), { families: IP_FAMILIES, addresses, node });
+  const desired = buildDesiredState(snapshot, view);
   new ProblemLog(logger).update([...problems, ...snapshot.problems, ...desired.problems]);
   const remembered = await rememberedPorts(new PortMemory(config.stateDir), logger);
   const ports = new ProxyPorts({
@@ -46,8 +48,14 @@ export async function printRules(config: Config, deps: PrintRulesDeps): Promise<
     proxyPorts.set(key, port);
     guardedPorts.push({ family, protocol, port, servicePortName: servicePortNameText(servicePort.name) });
   }
+  const diversions = diversionsFromConfig(config);
   return IP_FAMILIES.map((family) => {
-    const rules = buildRuleSet(family, { desired, proxyPorts, guardedPorts });
+    const rules = buildRuleSet(family, {
+      capture: desired.capture,
+      proxyPorts,
+      guardedPorts,
+      diversion: diversions[family],
+    });
     const tables = (['nat', 'filter'] as const).map(
       (table) => renderFullUpdate({ table, family }, rules[table], KernelTable.empty).text,
     );
@@ -55,20 +63,27 @@ export async function printRules(config: Config, deps: PrintRulesDeps): Promise<
   }).join('\n');
 }
 
-/** What the source tells first. An API server that is away is waited for. */
-async function readOnce(
-  config: Config,
-  deps: PrintRulesDeps,
-): Promise<{ readonly snapshot: Snapshot; readonly problems: readonly Problem[] }> {
-  const { promise, resolve } = Promise.withResolvers<{ snapshot: Snapshot; problems: readonly Problem[] }>();
+interface Reading {
+  readonly snapshot: Snapshot;
+  readonly problems: readonly Problem[];
+  readonly node: NodeInfo | undefined;
+}
+
+/** What the source tells first; of the Node it tells before. An API server that is away is waited for. */
+async function readOnce(config: Config, deps: PrintRulesDeps): Promise<Reading> {
+  const { promise, resolve } = Promise.withResolvers<Reading>();
+  let node: NodeInfo | undefined;
   const source = await createSource(config, {
     ...deps,
     clock: systemClock,
     statistics: new ApiStatistics(),
     onChange: (objects, problems) => {
-      resolve({ snapshot: objects === undefined ? EMPTY_SNAPSHOT : snapshotFromObjects(objects), problems });
+      const snapshot = objects === undefined ? EMPTY_SNAPSHOT : snapshotFromObjects(objects);
+      resolve({ snapshot, problems, node });
     },
-    onNodeChange: () => undefined,
+    onNodeChange: (told) => {
+      node = told;
+    },
   });
   await source.start();
   const read = await promise;

@@ -71,7 +71,7 @@ const ROOMS: Readonly<Record<string, Room>> = {
   observe: {
     imports: [
       'engine/engine.ts types',
-      'health types',
+      'health',
       'model',
       'proxy/statistics.ts',
       'sources/kubernetes/api-statistics.ts types',
@@ -82,7 +82,16 @@ const ROOMS: Readonly<Record<string, Room>> = {
 };
 
 /** They put the rooms together and may import everything. */
-const COMPOSITION = ['main.ts', 'composition.ts', 'create-source.ts', 'cleanup.ts', 'print-rules.ts'];
+const COMPOSITION = [
+  'main.ts',
+  'composition.ts',
+  'data-path.ts',
+  'observation.ts',
+  'node-settings.ts',
+  'create-source.ts',
+  'cleanup.ts',
+  'print-rules.ts',
+];
 /** Every room may import them. */
 const SHARED = ['errors.ts', 'clock.ts', 'log.ts'];
 
@@ -119,7 +128,7 @@ const RESERVED: readonly {
   {
     name: 'chance',
     pattern: /\bMath\.random\b/,
-    where: ['composition.ts', 'create-source.ts', 'print-rules.ts'],
+    where: ['data-path.ts', 'create-source.ts', 'print-rules.ts'],
   },
 ];
 

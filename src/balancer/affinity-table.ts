@@ -24,6 +24,7 @@ export class AffinityTable {
     this.#capacity = capacity;
   }
 
+  /** Clients remembered; one whose time is up counts until it comes back or anybody is tied. */
   get size(): number {
     return this.#entryByClient.size;
   }
@@ -33,7 +34,10 @@ export class AffinityTable {
     return this.#evictions;
   }
 
-  /** Holds for the entries that exist, too. */
+  /**
+   * Holds for the entries that exist, too: what counts is the time-out at the moment a client comes back. A tie
+   * that ran out, but was not looked at since, therefore holds again when the time-out is lengthened.
+   */
   setTimeoutMs(timeoutMs: number): void {
     this.#timeoutMs = timeoutMs;
   }

@@ -1,28 +1,42 @@
 /**
- * Which endpoint next, for one listener: ClientIP affinity first, then round robin. In memory, no I/O; time
- * and randomness are passed in. Endpoint changes are one assignment: no rule and no socket is touched.
+ * Which endpoint next, of a set that one or several listeners of a service port share: ClientIP affinity first,
+ * then the scheduler. In memory, no I/O; time and randomness are passed in. Endpoint changes are one assignment:
+ * no rule and no socket is touched.
  */
 import type { MonotonicMs } from '../clock.ts';
 import type { Endpoint } from '../model/endpoint.ts';
-import type { SessionAffinity } from '../model/service-port.ts';
+import type { SchedulerName, SessionAffinity } from '../model/service-policy.ts';
 import { AffinityTable } from './affinity-table.ts';
-import { type EndpointKeys, type Random, RoundRobin } from './round-robin.ts';
+import { type SchedulerDeps, buildScheduler } from './build-scheduler.ts';
+import type { EndpointKeys, Random } from './round-robin.ts';
+import type { PickRequest, Scheduler } from './scheduler.ts';
+import { SessionCounts } from './session-counts.ts';
 
 export interface BalancerOptions {
-  /** Clients remembered per listener; the longest absent is forgotten above that. */
+  /** Clients remembered per balancer; the longest absent is forgotten above that. */
   readonly affinityCapacity: number;
   readonly random: Random;
+  /** Of Services that name none. */
+  readonly scheduler: SchedulerName;
 }
 
 export class Balancer {
   readonly #options: BalancerOptions;
-  readonly #scheduler: RoundRobin;
+  readonly #schedulerDeps: SchedulerDeps;
+  readonly #sessions = new SessionCounts();
+  #schedulerName: SchedulerName;
+  #scheduler: Scheduler;
   #endpointByKey: ReadonlyMap<string, Endpoint> = new Map();
   #affinity: AffinityTable | undefined;
+  /** Of tables that were switched off. */
+  #pastEvictions = 0;
 
   constructor(options: BalancerOptions) {
     this.#options = options;
-    this.#scheduler = new RoundRobin(options.random);
+    const sessions = this.#sessions;
+    this.#schedulerDeps = { random: options.random, sessionsOf: (endpointKey) => sessions.of(endpointKey) };
+    this.#schedulerName = options.scheduler;
+    this.#scheduler = buildScheduler(options.scheduler, this.#schedulerDeps);
   }
 
   /** How many endpoints a new connection may choose from. */
@@ -34,12 +48,14 @@ export class Balancer {
     return this.#endpointByKey.has(endpointKey);
   }
 
+  /** Clients remembered now; one whose time is up counts until somebody is tied. */
   get affinityEntries(): number {
     return this.#affinity?.size ?? 0;
   }
 
+  /** Clients forgotten for want of room, ever: it does not fall when affinity is switched off. */
   get affinityEvictions(): number {
-    return this.#affinity?.evictions ?? 0;
+    return this.#pastEvictions + (this.#affinity?.evictions ?? 0);
   }
 
   /**
@@ -55,9 +71,14 @@ export class Balancer {
     return true;
   }
 
-  /** Takes effect at once, for the clients that are tied already too. */
+  /**
+   * Takes effect with the next connection, for the clients that are tied already too. Switched off it frees
+   * everybody for good; switched on it ties clients as they come, and those whose dial is under way as they
+   * are answered.
+   */
   setAffinity(affinity: SessionAffinity): void {
     if (affinity.kind === 'None') {
+      this.#pastEvictions = this.affinityEvictions;
       this.#affinity = undefined;
       return;
     }
@@ -67,16 +88,27 @@ export class Balancer {
   }
 
   /**
-   * The endpoint for a new connection of `client`, or undefined when there is none outside `excluded`. Ties a
-   * client that is free, so that its simultaneous connections stay together.
+   * From the next choice on; undefined is the one of the options. The one it is already keeps its position.
+   * Endpoints, affinity and session counts stay with any.
    */
-  pick(client: string, now: MonotonicMs, excluded: EndpointKeys): Endpoint | undefined {
-    const tied = this.#affinity?.endpointOf(client, now);
+  setScheduler(name: SchedulerName = this.#options.scheduler): void {
+    if (name === this.#schedulerName) return;
+    this.#schedulerName = name;
+    this.#scheduler = buildScheduler(name, this.#schedulerDeps);
+    this.#scheduler.setEndpoints([...this.#endpointByKey.values()]);
+  }
+
+  /**
+   * The endpoint for a new connection, or undefined when there is none outside `excluded`. Ties a client that
+   * is free, so that its simultaneous connections stay together.
+   */
+  pick(request: PickRequest, now: MonotonicMs, excluded: EndpointKeys): Endpoint | undefined {
+    const tied = this.#affinity?.endpointOf(request.client, now);
     const affine = tied === undefined || excluded.has(tied) ? undefined : this.#endpointByKey.get(tied);
     if (affine !== undefined) return affine;
-    const picked = this.#scheduler.pick((endpoint) => !excluded.has(endpoint.key));
+    const picked = this.#scheduler.pick(request, (endpoint) => !excluded.has(endpoint.key));
     const isFree = tied === undefined || !this.has(tied);
-    if (picked !== undefined && isFree) this.#affinity?.bind(client, picked.key, now);
+    if (picked !== undefined && isFree) this.#affinity?.bind(request.client, picked.key, now);
     return picked;
   }
 
@@ -88,5 +120,20 @@ export class Balancer {
   /** The endpoint did not answer: the client is free to go elsewhere, and nothing is renewed. */
   failed(client: string, endpointKey: string): void {
     this.#affinity?.release(client, endpointKey);
+  }
+
+  /** A session is dialled to the endpoint from now on; to be ended exactly once by `sessionEnded`. */
+  sessionBegan(endpointKey: string): void {
+    this.#sessions.began(endpointKey);
+  }
+
+  /** Throws when the endpoint has no session: the caller has lost count. */
+  sessionEnded(endpointKey: string): void {
+    this.#sessions.ended(endpointKey);
+  }
+
+  /** Sessions dialled or open now, also of an endpoint that has left the set. */
+  sessionsOf(endpointKey: string): number {
+    return this.#sessions.of(endpointKey);
   }
 }

@@ -6,6 +6,7 @@
  *    first of those after it that are left: a set that flaps does not send everything to its first member.
  */
 import type { Endpoint } from '../model/endpoint.ts';
+import type { PickRequest, Scheduler } from './scheduler.ts';
 
 /** A number in [0, 1), as `Math.random`. */
 export type Random = () => number;
@@ -13,13 +14,18 @@ export type Random = () => number;
 /** A set of endpoint keys, as far as a choice needs it. */
 export type EndpointKeys = Pick<ReadonlySet<string>, 'has'>;
 
-export class RoundRobin {
+/** Endpoints in a circle, and a position in it that survives changes. For those who take turns. */
+export class Rotation {
   readonly #random: Random;
   #endpoints: readonly Endpoint[] = [];
   #next = 0;
 
   constructor(random: Random) {
     this.#random = random;
+  }
+
+  get size(): number {
+    return this.#endpoints.length;
   }
 
   setEndpoints(endpoints: readonly Endpoint[]): void {
@@ -33,13 +39,35 @@ export class RoundRobin {
       Math.floor(this.#random() * endpoints.length);
   }
 
+  /** The endpoint `step` places after the position, round and round; undefined only in an empty circle. */
+  at(step: number): Endpoint | undefined {
+    return this.#endpoints[(this.#next + step) % this.#endpoints.length];
+  }
+
+  /** Puts the position behind the endpoint that is `step` places after it. */
+  moveBehind(step: number): void {
+    this.#next = (this.#next + step + 1) % this.#endpoints.length;
+  }
+}
+
+/** `rr`. */
+export class RoundRobin implements Scheduler {
+  readonly #rotation: Rotation;
+
+  constructor(random: Random) {
+    this.#rotation = new Rotation(random);
+  }
+
+  setEndpoints(endpoints: readonly Endpoint[]): void {
+    this.#rotation.setEndpoints(endpoints);
+  }
+
   /** The next endpoint that `isAllowed` accepts, or undefined when it accepts none. Moves past it. */
-  pick(isAllowed: (endpoint: Endpoint) => boolean): Endpoint | undefined {
-    for (let step = 0; step < this.#endpoints.length; step += 1) {
-      const index = (this.#next + step) % this.#endpoints.length;
-      const endpoint = this.#endpoints[index];
+  pick(_request: PickRequest, isAllowed: (endpoint: Endpoint) => boolean): Endpoint | undefined {
+    for (let step = 0; step < this.#rotation.size; step += 1) {
+      const endpoint = this.#rotation.at(step);
       if (endpoint === undefined || !isAllowed(endpoint)) continue;
-      this.#next = (index + 1) % this.#endpoints.length;
+      this.#rotation.moveBehind(step);
       return endpoint;
     }
     return undefined;

@@ -2,16 +2,25 @@
  * Config: everything the command line decides, checked and with its defaults, made once and frozen. No other
  * room knows a flag. Pure.
  */
+import type { Cidr } from '../model/cidr.ts';
+import type { LocalDetection } from '../model/local-detection.ts';
+import type { SchedulerName } from '../model/service-policy.ts';
 import { renderDuration } from './duration.ts';
 import { FLAGS } from './flag-table.ts';
 import type { BindAddress, PortRange } from './flag-types.ts';
 import { type FlagValues, invalidFlag, parseFlags } from './flags.ts';
 import { IGNORED_FLAGS, KUBE_PROXY_FLAGS, REFUSED_FLAGS } from './kube-proxy-flags.ts';
+import {
+  localDetectionFromValues,
+  nodePortAddressesFromValues,
+  unusedDetectionFlags,
+} from './traffic-flags.ts';
 
 /** What the process is asked to do; all but `run` end by themselves. */
 export type Command = 'run' | 'cleanup' | 'print-rules' | 'help' | 'version';
 
-export type CaptureMode = 'redirect';
+/** How traffic reaches the proxy: REDIRECT, or DNAT to a private address on `lo` (decision 3). */
+export type CaptureMode = 'redirect' | 'link-local';
 
 /** All durations are whole or fractional milliseconds, at most 24 days. */
 export interface Config {
@@ -40,6 +49,19 @@ export interface Config {
   readonly listenerGracePeriodMs: number;
   /** 0: stop accepting at once. */
   readonly drainTimeoutMs: number;
+  /** For Services whose annotation does not name one. */
+  readonly scheduler: SchedulerName;
+  /**
+   * Local addresses that serve NodePorts: those in the ranges, and every one of a family that has no range, or the
+   * InternalIPs of the Node object.
+   */
+  readonly nodePortAddresses: 'primary' | readonly Cidr[];
+  /** NodePorts on loopback addresses too, both families. */
+  readonly localhostNodePorts: boolean;
+  readonly disableExternalIPs: boolean;
+  /** Clients outside the cluster may use clusterIPs. Always true when `localDetection` is `none`. */
+  readonly externalClusterIP: boolean;
+  readonly localDetection: LocalDetection;
   /** One or more, each greater than 0. */
   readonly dialTimeoutsMs: readonly number[];
   /** 0: never. */
@@ -76,10 +98,11 @@ export function configFromArgs(args: readonly string[]): CommandLine {
   const { values, given } = parseFlags(args, FLAGS, KUBE_PROXY_FLAGS);
   const command = commandFrom(values);
   // Whoever asks for help has reason to: everything else may still be wrong.
-  if (command !== 'help' && command !== 'version') {
-    refuseUnsupported(given);
-    refuseContradictions(values);
+  if (command === 'help' || command === 'version') {
+    return { command, config: configFromValues(parseFlags([], FLAGS).values, new Map()), warnings: [] };
   }
+  refuseUnsupported(given);
+  refuseContradictions(values);
   return { command, config: configFromValues(values, given), warnings: warningsFrom(values, given) };
 }
 
@@ -99,6 +122,13 @@ function refuseContradictions(values: Values): void {
       'iptables-min-sync-period',
       renderDuration(values['iptables-min-sync-period']),
       `must not be greater than --iptables-sync-period, ${renderDuration(values['iptables-sync-period'])}`,
+    );
+  }
+  if (!values['external-clusterip'] && localDetectionFromValues(values).kind === 'none') {
+    throw invalidFlag(
+      'external-clusterip',
+      'false',
+      'needs --cluster-cidr or another --detect-local-mode, to tell pods from clients outside the cluster',
     );
   }
 }
@@ -138,6 +168,7 @@ function configFromValues(values: Values, given: ReadonlyMap<string, unknown>): 
     minSyncPeriodMs: values['iptables-min-sync-period'],
     listenerGracePeriodMs: values['listener-grace-period'],
     drainTimeoutMs: values['drain-timeout'],
+    ...serviceSettingsFrom(values),
     dialTimeoutsMs: Object.freeze([...values['dial-timeouts']]),
     halfCloseTimeoutMs: values['tcp-half-close-timeout'],
     udpRepliedTimeoutMs,
@@ -154,6 +185,25 @@ function configFromValues(values: Values, given: ReadonlyMap<string, unknown>): 
   });
 }
 
+type ServiceSetting =
+  | 'scheduler'
+  | 'nodePortAddresses'
+  | 'localhostNodePorts'
+  | 'disableExternalIPs'
+  | 'externalClusterIP'
+  | 'localDetection';
+
+function serviceSettingsFrom(values: Values): Pick<Config, ServiceSetting> {
+  return {
+    scheduler: values.scheduler,
+    nodePortAddresses: nodePortAddressesFromValues(values),
+    localhostNodePorts: values['iptables-localhost-nodeports'],
+    disableExternalIPs: values['disable-external-ips'],
+    externalClusterIP: values['external-clusterip'],
+    localDetection: localDetectionFromValues(values),
+  };
+}
+
 function servedAt(address: BindAddress | 'off'): BindAddress | undefined {
   return address === 'off' ? undefined : Object.freeze(address);
 }
@@ -165,5 +215,5 @@ function warningsFrom(values: Values, given: ReadonlyMap<string, unknown>): stri
   });
   if (values['logging-format'] === 'text')
     warnings.push('--logging-format "text" is ignored: output is JSON');
-  return warnings;
+  return [...warnings, ...unusedDetectionFlags(values)];
 }

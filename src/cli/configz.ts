@@ -3,6 +3,7 @@
  * (kubeproxy.config.k8s.io/v1alpha1, pkg/proxy/apis/config), ours beside them. Only what is obeyed is shown. Pure.
  */
 import { hostPortText } from '../model/address.ts';
+import type { LocalDetection } from '../model/local-detection.ts';
 import type { Config } from './config.ts';
 import { renderDuration } from './duration.ts';
 import { type BindAddress, portRangeText } from './flag-types.ts';
@@ -12,13 +13,24 @@ export interface KubeProxyConfiguration {
   readonly kind: 'KubeProxyConfiguration';
   readonly bindAddressHardFail: boolean;
   readonly clientConnection: { readonly kubeconfig: string };
+  /** One CIDR, or one of each family with a comma between; '' in other modes than ClusterCIDR. */
+  readonly clusterCIDR: string;
+  /** Each '' in other modes than its own. */
+  readonly detectLocal: { readonly bridgeInterface: string; readonly interfaceNamePrefix: string };
+  readonly detectLocalMode: 'ClusterCIDR' | 'NodeCIDR' | 'BridgeInterface' | 'InterfaceNamePrefix';
   /** '' when not served, as for `metricsBindAddress`. */
   readonly healthzBindAddress: string;
   readonly hostnameOverride: string;
-  readonly iptables: { readonly minSyncPeriod: string; readonly syncPeriod: string };
+  readonly iptables: {
+    readonly localhostNodePorts: boolean;
+    readonly minSyncPeriod: string;
+    readonly syncPeriod: string;
+  };
   readonly logging: { readonly format: 'json'; readonly verbosity: number };
   readonly metricsBindAddress: string;
   readonly mode: 'userspace';
+  /** CIDRs, or `primary` alone; none: every local address. */
+  readonly nodePortAddresses: readonly string[];
   readonly portRange: string;
   /** The idle time after a reply. */
   readonly udpIdleTimeout: string;
@@ -30,11 +42,14 @@ export interface UserspaceProxyConfiguration {
   readonly affinityTableSize: number;
   readonly capture: string;
   readonly dialTimeouts: readonly string[];
+  readonly disableExternalIPs: boolean;
   readonly drainTimeout: string;
+  readonly externalClusterIP: boolean;
   readonly listenerGracePeriod: string;
   readonly manifests: readonly string[];
   readonly masters: readonly string[];
   readonly maxUDPSessions: number;
+  readonly scheduler: string;
   readonly serviceProxyName: string;
   /** '' : no state is kept. */
   readonly stateDir: string;
@@ -49,26 +64,32 @@ export function kubeProxyConfigurationFromConfig(config: Config): KubeProxyConfi
     kind: 'KubeProxyConfiguration',
     bindAddressHardFail: config.bindAddressHardFail,
     clientConnection: { kubeconfig: config.kubeconfig },
+    ...localDetectionFields(config.localDetection),
     healthzBindAddress: bindAddressText(config.healthzBindAddress),
     hostnameOverride: config.hostnameOverride,
     iptables: {
+      localhostNodePorts: config.localhostNodePorts,
       minSyncPeriod: renderDuration(config.minSyncPeriodMs),
       syncPeriod: renderDuration(config.syncPeriodMs),
     },
     logging: { format: 'json', verbosity: config.verbosity },
     metricsBindAddress: bindAddressText(config.metricsBindAddress),
     mode: 'userspace',
+    nodePortAddresses: nodePortAddressTexts(config.nodePortAddresses),
     portRange: portRangeText(config.proxyPortRange),
     udpIdleTimeout: renderDuration(config.udpRepliedTimeoutMs),
     userspaceProxy: {
       affinityTableSize: config.affinityTableSize,
       capture: config.capture,
       dialTimeouts: config.dialTimeoutsMs.map(renderDuration),
+      disableExternalIPs: config.disableExternalIPs,
       drainTimeout: renderDuration(config.drainTimeoutMs),
+      externalClusterIP: config.externalClusterIP,
       listenerGracePeriod: renderDuration(config.listenerGracePeriodMs),
       manifests: config.manifests,
       masters: config.masters.map(({ origin }) => origin),
       maxUDPSessions: config.maxUdpSessions,
+      scheduler: config.scheduler,
       serviceProxyName: config.serviceProxyName,
       stateDir: config.stateDir ?? '',
       tcpHalfCloseTimeout: renderDuration(config.halfCloseTimeoutMs),
@@ -76,6 +97,40 @@ export function kubeProxyConfigurationFromConfig(config: Config): KubeProxyConfi
       watchStallTimeout: renderDuration(config.watchStallTimeoutMs),
     },
   };
+}
+
+type LocalDetectionFields = Pick<KubeProxyConfiguration, 'clusterCIDR' | 'detectLocal' | 'detectLocalMode'>;
+
+function localDetectionFields(detection: LocalDetection): LocalDetectionFields {
+  const nothing = { clusterCIDR: '', detectLocal: { bridgeInterface: '', interfaceNamePrefix: '' } };
+  switch (detection.kind) {
+    case 'none':
+      return { ...nothing, detectLocalMode: 'ClusterCIDR' };
+    case 'cidrs':
+      return {
+        ...nothing,
+        clusterCIDR: detection.cidrs.map(({ text }) => text).join(','),
+        detectLocalMode: 'ClusterCIDR',
+      };
+    case 'nodeCIDR':
+      return { ...nothing, detectLocalMode: 'NodeCIDR' };
+    case 'interface':
+      return { ...nothing, ...interfaceFields(detection.name) };
+  }
+}
+
+/** A bridge cannot be called `…+` here (network-flag-types.ts), so that its end tells a prefix. */
+function interfaceFields(name: string): Pick<LocalDetectionFields, 'detectLocal' | 'detectLocalMode'> {
+  return name.endsWith('+')
+    ? {
+        detectLocal: { bridgeInterface: '', interfaceNamePrefix: name.slice(0, -1) },
+        detectLocalMode: 'InterfaceNamePrefix',
+      }
+    : { detectLocal: { bridgeInterface: name, interfaceNamePrefix: '' }, detectLocalMode: 'BridgeInterface' };
+}
+
+function nodePortAddressTexts(addresses: Config['nodePortAddresses']): readonly string[] {
+  return addresses === 'primary' ? [addresses] : addresses.map(({ text }) => text);
 }
 
 function bindAddressText(address: BindAddress | undefined): string {

@@ -3,6 +3,7 @@
  * where it has them (cmd/kube-proxy/app/options.go). Pure data.
  */
 import { parseIpAddress } from '../model/address.ts';
+import { SCHEDULERS } from '../model/service-policy.ts';
 import {
   type BindAddress,
   type FlagType,
@@ -19,6 +20,12 @@ import {
   texts,
 } from './flag-types.ts';
 import type { FlagSpec, FlagTable } from './flags.ts';
+import {
+  MAX_INTERFACE_NAME_LENGTH,
+  cidrOfEachFamily,
+  interfaceName,
+  nodePortAddressItems,
+} from './network-flag-types.ts';
 
 /** Away from the usual ip_local_port_range (32768-60999) and the NodePort range (30000-32767). */
 const DEFAULT_PROXY_PORT_RANGE = { first: 20_000, last: 29_999 } as const;
@@ -44,6 +51,8 @@ function addressAt(ip: string, port: number): BindAddress | 'off' {
 
 const sources = flagIn('Source');
 const proxying = flagIn('Proxy');
+const services = flagIn('Service');
+const pods = flagIn('Pod detection');
 const connections = flagIn('Connection');
 const serving = flagIn('Health and metrics');
 const logging = flagIn('Logs');
@@ -82,9 +91,9 @@ export const FLAGS = {
     'Only "userspace" or empty: here for kube-proxy\'s command lines.',
   ),
   capture: proxying(
-    oneOf<'redirect'>(['redirect'], ' ("link-local" comes in a later version)'),
+    oneOf(['redirect', 'link-local']),
     'redirect',
-    'How traffic reaches the proxy. "redirect": REDIRECT in PREROUTING and OUTPUT.',
+    'How traffic reaches the proxy. "redirect": REDIRECT in PREROUTING and OUTPUT. "link-local": listeners on a private address on lo, 169.254.77.1 and an IPv6 ULA, and DNAT to it: for pod networks whose interfaces have no address, such as Calico\'s.',
   ),
   'proxy-port-range': proxying(
     portRange(DEFAULT_PROXY_PORT_RANGE),
@@ -115,6 +124,54 @@ export const FLAGS = {
     durationFrom(0),
     30_000,
     'How long the proxy goes on accepting after SIGTERM, while health says 503. 0: not at all.',
+  ),
+  scheduler: services(
+    oneOf(SCHEDULERS),
+    'rr',
+    "How the next endpoint is chosen, with IPVS's meaning and equal weights, where the Service's annotation userspace-proxy.io/scheduler does not say: in turn (rr), at random, fewest connections (lc), by hash of the client's address (sh) or of the Service's (dh), shortest expected delay (sed), an idle one first (nq).",
+  ),
+  'nodeport-addresses': services(
+    nodePortAddressItems,
+    [],
+    'CIDRs of the local addresses on which NodePorts are served; a family of which no CIDR is given is not limited. "primary" instead: the InternalIPs of the Node object. Empty: every local address. Repeatable.',
+  ),
+  'iptables-localhost-nodeports': services(
+    boolean,
+    true,
+    'Serve NodePorts on loopback addresses too, of both families. route_localnet is not needed.',
+  ),
+  'disable-external-ips': services(
+    boolean,
+    false,
+    'Serve no externalIPs of Services: whoever may write a Service could take over any address with them (CVE-2020-8554).',
+  ),
+  'external-clusterip': services(
+    boolean,
+    true,
+    'Clients outside the cluster may use clusterIPs. false: what they send to clusterIPs is dropped, which needs a --detect-local-mode that can tell pods from others.',
+  ),
+  'detect-local-mode': pods(
+    oneOf(
+      ['ClusterCIDR', 'NodeCIDR', 'BridgeInterface', 'InterfaceNamePrefix', ''],
+      ' (which is "ClusterCIDR")',
+    ),
+    'ClusterCIDR',
+    'What tells the traffic of pods: a source address in --cluster-cidr (ClusterCIDR) or in the podCIDRs of the Node object (NodeCIDR), or coming in by --pod-bridge-interface (BridgeInterface) or by an interface of --pod-interface-name-prefix (InterfaceNamePrefix).',
+  ),
+  'cluster-cidr': pods(
+    cidrOfEachFamily,
+    [],
+    'CIDR of the pods of the cluster, or one of each family, separated by a comma. Empty: no traffic is known to be that of pods.',
+  ),
+  'pod-bridge-interface': pods(
+    interfaceName(MAX_INTERFACE_NAME_LENGTH),
+    '',
+    'Name of the bridge that pods are on, for BridgeInterface. At most 15 characters.',
+  ),
+  'pod-interface-name-prefix': pods(
+    interfaceName(MAX_INTERFACE_NAME_LENGTH - 1),
+    '',
+    "What the names of pods' interfaces begin with, for InterfaceNamePrefix. At most 14 characters.",
   ),
   'dial-timeouts': connections(
     durationsFrom(1),

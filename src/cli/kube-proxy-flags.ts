@@ -9,7 +9,6 @@ const IPVS = 'there is no ipvs mode here';
 const RULES = 'the rules of a userspace proxy have no use for it';
 const WINDOWS = 'it is for Windows';
 const LOGS = 'logs are JSON on standard output';
-const LOCALITY = 'every endpoint is reached the same way in this version';
 const CONNTRACK = "the node's conntrack settings are left as they are";
 const API = 'three watches need neither a limit of their rate nor a repetition of what is known';
 const OTHER = 'it has no effect in this version';
@@ -18,9 +17,8 @@ const OTHER = 'it has no effect in this version';
 const IGNORED: readonly (readonly [string, 'boolean' | 'value', string])[] = [
   ['masquerade-all', 'boolean', RULES],
   ['iptables-masquerade-bit', 'value', RULES],
-  ['iptables-localhost-nodeports', 'boolean', RULES],
   ['bind-address', 'value', 'listeners are on the wildcard address and guarded by rules'],
-  ['ipvs-scheduler', 'value', IPVS],
+  ['ipvs-scheduler', 'value', `${IPVS}; use --scheduler`],
   ['ipvs-strict-arp', 'boolean', IPVS],
   ['ipvs-exclude-cidrs', 'value', IPVS],
   ['ipvs-sync-period', 'value', IPVS],
@@ -29,10 +27,6 @@ const IGNORED: readonly (readonly [string, 'boolean' | 'value', string])[] = [
   ['ipvs-tcpfin-timeout', 'value', IPVS],
   ['ipvs-udp-timeout', 'value', IPVS],
   ['cleanup-ipvs', 'boolean', IPVS],
-  ['cluster-cidr', 'value', LOCALITY],
-  ['detect-local-mode', 'value', LOCALITY],
-  ['pod-bridge-interface', 'value', LOCALITY],
-  ['pod-interface-name-prefix', 'value', LOCALITY],
   ['conntrack-max', 'value', CONNTRACK],
   ['conntrack-max-per-core', 'value', CONNTRACK],
   ['conntrack-min', 'value', CONNTRACK],
@@ -80,8 +74,6 @@ const IGNORED: readonly (readonly [string, 'boolean' | 'value', string])[] = [
 const REFUSED: readonly (readonly [string, 'boolean' | 'value', string])[] = [
   ['config', 'value', 'the KubeProxyConfiguration file comes in a later version; give the settings as flags'],
   ['write-config-to', 'value', 'the KubeProxyConfiguration file comes in a later version'],
-  ['nodeport-addresses', 'value', 'comes in a later version; NodePorts are on every local address'],
-  ['scheduler', 'value', 'comes in a later version; endpoints are taken in turn'],
   [
     'init-only',
     'boolean',

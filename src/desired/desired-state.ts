@@ -1,40 +1,66 @@
 /**
- * What this node needs: the listeners to hold open with the endpoints each may use, and the portals (addresses
- * and NodePorts) that lead to them. Pure; sorted, so that equal inputs give equal outputs.
+ * What this node needs: the listeners to hold open with the endpoints each may use, the portals (addresses and
+ * NodePorts) that lead to them, and the health checks of load balancers. Pure; sorted, so that equal inputs give equal
+ * outputs.
  */
 import type { Problem } from '../errors.ts';
-import type { IpAddress, IpFamily } from '../model/address.ts';
-import type { Endpoint } from '../model/endpoint.ts';
+import { type IpAddress, type IpFamily, IP_FAMILIES, type PerFamily, familyOf } from '../model/address.ts';
+import { type Cidr, isWholeFamily } from '../model/cidr.ts';
+import { compareText } from '../model/endpoint.ts';
+import type { HealthCheck } from '../model/health-check.ts';
+import { namespacedNameText } from '../model/object.ts';
 import type { ServicePort } from '../model/service-port.ts';
 import type { ServicePortKey } from '../model/service-port-name.ts';
 import type { Snapshot } from '../model/snapshot.ts';
+import { type NodeView, type PodSource, servesNodePorts } from './node-view.ts';
 import type { ListenerKey, Portal } from './portal.ts';
-import { type Claims, type PortalClaim, claimPortals } from './portal-claims.ts';
-import { usableEndpoints } from './usable-endpoints.ts';
+import { type Claims, claimPortals } from './portal-claims.ts';
+import { type DesiredListener, type NoLocalEndpoints, type Slot, buildSlot } from './slot.ts';
 
-export interface DesiredListener {
-  readonly key: ListenerKey;
+export type { DesiredListener } from './slot.ts';
+
+/** A port of this node that load balancers ask for the health of a Service. */
+export interface HealthCheckPort {
   readonly family: IpFamily;
-  readonly servicePort: ServicePort;
-  /** Where its new connections may go, sorted by key; empty: nobody can take them. */
-  readonly endpoints: readonly Endpoint[];
-  /** Keys of all endpoints that still serve, usable or not: UDP flows to any other are cut. */
-  readonly servingKeys: ReadonlySet<string>;
+  readonly port: number;
+  /** `ns/name`, the comment of its rule. */
+  readonly serviceName: string;
+}
+
+/** Everything that rules are made of; the same object as long as none of it is different. */
+export interface Capture {
+  readonly portals: readonly Portal[];
+  readonly healthCheckPorts: readonly HealthCheckPort[];
+  readonly nodePortRanges: PerFamily<readonly Cidr[]>;
+  /** False: NodePorts are not served on loopback addresses, whatever the ranges say. */
+  readonly localhostNodePorts: boolean;
+  readonly podSources: PerFamily<readonly PodSource[]>;
 }
 
 export interface DesiredState {
   readonly listeners: ReadonlyMap<ListenerKey, DesiredListener>;
-  readonly portals: readonly Portal[];
+  readonly capture: Capture;
+  readonly healthChecks: readonly HealthCheck[];
+  /** Policies Local that are without an endpoint here. */
+  readonly noLocalEndpoints: PerFamily<NoLocalEndpoints>;
   readonly problems: readonly Problem[];
 }
 
-/** What the node brings to the decision. */
-export interface NodeView {
-  /** The families that can be captured here. */
-  readonly families: readonly IpFamily[];
-  /** Every local address, loopback included: an endpoint that is a NodePort on one of them is captured. */
-  readonly addresses: ReadonlySet<IpAddress>;
-}
+const NOBODY: readonly never[] = [];
+
+export const EMPTY_DESIRED_STATE: DesiredState = {
+  listeners: new Map(),
+  capture: {
+    portals: [],
+    healthCheckPorts: [],
+    nodePortRanges: { IPv4: NOBODY, IPv6: NOBODY },
+    localhostNodePorts: true,
+    podSources: { IPv4: NOBODY, IPv6: NOBODY },
+  },
+  healthChecks: [],
+  noLocalEndpoints: { IPv4: { internal: 0, external: 0 }, IPv6: { internal: 0, external: 0 } },
+  problems: [],
+};
 
 /**
  * Decides for the whole snapshot. A portal that two Service ports claim goes to the older one (creation time,
@@ -46,7 +72,7 @@ export function buildDesiredState(snapshot: Snapshot, node: NodeView): DesiredSt
 
 /**
  * As `buildDesiredState`, for snapshots that differ little from one to the next: a listener whose Service port and
- * endpoints are the same is the same object again, and `portals` is the same list while no portal is different.
+ * endpoints are the same is the same object again, and so is `capture` while nothing that rules are made of differs.
  * That is what makes an endpoint change cheap: it ends at the balancer of its own listener.
  */
 export class DesiredStateBuilder {
@@ -56,28 +82,21 @@ export class DesiredStateBuilder {
     const { servicePorts } = snapshot;
     const last =
       this.#last?.servicePorts === servicePorts && this.#last.node === node ? this.#last : undefined;
-    const claims = last?.claims ?? claimPortals(servicePorts, node.families);
+    const claims = last?.claims ?? claimPortals(servicePorts, node);
     const slots = new Map<ServicePortKey, Slot>();
     let hasSamePortals = last !== undefined;
     for (const [key, claimed] of claims.won) {
       const servicePort = servicePorts.get(key);
       if (servicePort === undefined) continue;
       const before = last?.slots.get(key);
-      const known = snapshot.endpoints.get(key) ?? NO_ENDPOINTS;
+      const known = snapshot.endpoints.get(key) ?? NOBODY;
       const slot =
-        before?.known === known
-          ? before
-          : buildSlot({ servicePort, claimed, known }, { claims, node, before });
-      hasSamePortals &&= slot.portals === before?.portals;
+        before?.known === known ? before : buildSlot({ servicePort, claimed, known }, { claims, node });
+      hasSamePortals &&= before !== undefined && hasSameTargets(slot, before);
       slots.set(key, slot);
     }
-    const all = [...slots.values()];
-    const state: DesiredState = {
-      listeners: new Map(all.flatMap((slot) => slot.listeners.map((listener) => [listener.key, listener]))),
-      portals:
-        last !== undefined && hasSamePortals ? last.state.portals : all.flatMap((slot) => slot.portals),
-      problems: [...claims.problems, ...all.flatMap((slot) => slot.problems)],
-    };
+    const isSame = last !== undefined && hasSamePortals;
+    const state = stateOf({ servicePorts, slots, claims, node }, isSame ? last.state.capture : undefined);
     this.#last = { servicePorts, node, claims, slots, state };
     return state;
   }
@@ -91,90 +110,113 @@ interface Derivation {
   readonly state: DesiredState;
 }
 
-/** What one Service port contributes. */
-interface Slot {
-  /** The endpoints it was decided from. */
-  readonly known: readonly Endpoint[];
-  readonly listeners: readonly DesiredListener[];
-  readonly portals: readonly Portal[];
-  readonly problems: readonly Problem[];
+/** Of slots that were made from the same claims: do their portals lead to the same places? */
+function hasSameTargets(slot: Slot, before: Slot): boolean {
+  return (
+    slot.portals === before.portals ||
+    (slot.portals.length === before.portals.length &&
+      slot.portals.every(({ target }, index) => {
+        const other = before.portals[index]?.target;
+        if (target.kind !== other?.kind) return false;
+        // Which listeners there are follows from the claims alone, except whether anybody is left outside.
+        return target.kind !== 'split' || other.kind !== 'split' || target.outside === other.outside;
+      }))
+  );
 }
 
-const NO_ENDPOINTS: readonly Endpoint[] = [];
-
-function buildSlot(
-  {
-    servicePort,
-    claimed,
-    known,
-  }: { servicePort: ServicePort; claimed: readonly PortalClaim[]; known: readonly Endpoint[] },
-  { claims, node, before }: { claims: Claims; node: NodeView; before: Slot | undefined },
-): Slot {
-  const problems: Problem[] = [];
-  const captured = (endpoint: Endpoint): string | undefined =>
-    ownerOfEndpoint(endpoint, servicePort, { claims, node });
-  const reachable = withoutCaptured(known, { servicePort, captured, problems });
-  const servingKeys = new Set(
-    reachable.filter(({ ready, serving }) => ready || serving).map(({ key }) => key),
-  );
-  const families = [...new Set(claimed.map((claim) => claim.family))];
-  const listeners = families.map((family) => ({
-    key: listenerKey(servicePort.key, family),
-    family,
-    servicePort,
-    endpoints: usableEndpoints(reachable.filter((endpoint) => endpoint.family === family)),
-    servingKeys,
-  }));
-  const served = new Set(listeners.filter(({ endpoints }) => endpoints.length > 0).map(({ key }) => key));
-  const portals = claimed.map((claim): Portal => {
-    const listener = listenerKey(servicePort.key, claim.family);
-    return { ...claim, target: served.has(listener) ? { kind: 'listener', listener } : { kind: 'reject' } };
-  });
-  const hasSameTargets = before?.portals.every(
-    ({ target }, index) => target.kind === portals[index]?.target.kind,
-  );
+function stateOf(
+  { servicePorts, slots, claims, node }: Omit<Derivation, 'state'>,
+  sameCapture: Capture | undefined,
+): DesiredState {
+  const all = [...slots.values()];
+  const healthChecks = healthChecksOf({ servicePorts, slots, node });
+  const capture = sameCapture ?? {
+    portals: all.flatMap((slot) => slot.portals),
+    healthCheckPorts: healthChecks.map((check) => ({
+      family: check.family,
+      port: check.port,
+      serviceName: namespacedNameText(check),
+    })),
+    nodePortRanges: node.nodePortRanges,
+    localhostNodePorts: node.settings.localhostNodePorts,
+    podSources: node.podSources,
+  };
   return {
-    known,
-    listeners,
-    portals: before !== undefined && hasSameTargets ? before.portals : portals,
-    problems,
+    listeners: new Map(all.flatMap((slot) => slot.listeners.map((listener) => [listener.key, listener]))),
+    capture,
+    healthChecks,
+    noLocalEndpoints: { IPv4: noLocalEndpointsOf(all, 'IPv4'), IPv6: noLocalEndpointsOf(all, 'IPv6') },
+    problems: [
+      ...claims.problems,
+      ...nodeProblems(servicePorts, node),
+      ...all.flatMap((slot) => slot.problems),
+    ],
   };
 }
 
-/** The Service port that captures what is sent to this endpoint, or undefined. */
-function ownerOfEndpoint(
-  { address, family, port }: Endpoint,
-  { name: { protocol } }: ServicePort,
-  { claims, node }: { readonly claims: Claims; readonly node: NodeView },
-): string | undefined {
-  const owner = claims.ownerOf(address, port, protocol);
-  if (owner !== undefined || !node.addresses.has(address)) return owner;
-  return claims.ownerOf(`node/${family}`, port, protocol);
+function noLocalEndpointsOf(slots: readonly Slot[], family: IpFamily): NoLocalEndpoints {
+  let internal = 0;
+  let external = 0;
+  for (const { noLocalEndpoints } of slots) {
+    internal += noLocalEndpoints[family].internal;
+    external += noLocalEndpoints[family].external;
+  }
+  return { internal, external };
 }
 
-function listenerKey(servicePort: ServicePortKey, family: IpFamily): ListenerKey {
-  return `${servicePort}/${family}/cluster` as ListenerKey;
+/** One for each Service and family, sorted by name; its ports share it. */
+function healthChecksOf({
+  servicePorts,
+  slots,
+  node,
+}: Pick<Derivation, 'servicePorts' | 'slots' | 'node'>): readonly HealthCheck[] {
+  const checked = new Map<string, { readonly servicePort: ServicePort; readonly local: Set<IpAddress> }>();
+  for (const [key, { localReady }] of slots) {
+    const servicePort = servicePorts.get(key);
+    if (servicePort === undefined || servicePort.healthCheckNodePort === 0) continue;
+    const name = namespacedNameText(servicePort.name);
+    const one = checked.get(name) ?? { servicePort, local: new Set<IpAddress>() };
+    for (const address of localReady) one.local.add(address);
+    checked.set(name, one);
+  }
+  return [...checked]
+    .sort(([a], [b]) => compareText(a, b))
+    .flatMap(([, { servicePort, local }]) =>
+      node.families
+        .filter((family) => servicePort.families.includes(family))
+        .map((family) => ({
+          namespace: servicePort.name.namespace,
+          name: servicePort.name.name,
+          family,
+          port: servicePort.healthCheckNodePort,
+          addresses: healthCheckAddresses(node, family),
+          localEndpoints: [...local].filter((address) => familyOf(address) === family).length,
+        })),
+    );
 }
 
-/** Without the endpoints that are portals themselves: our own dial would be captured again, without end. */
-function withoutCaptured(
-  endpoints: readonly Endpoint[],
-  context: {
-    readonly servicePort: ServicePort;
-    readonly captured: (endpoint: Endpoint) => string | undefined;
-    readonly problems: Problem[];
-  },
-): readonly Endpoint[] {
-  const { name } = context.servicePort;
-  return endpoints.filter((endpoint) => {
-    const owner = context.captured(endpoint);
-    if (owner === undefined) return true;
-    context.problems.push({
-      code: 'ERR_ENDPOINT_CAPTURED',
-      object: `Service ${name.namespace}/${name.name}`,
-      field: `endpoint ${endpoint.key}`,
-      message: `is itself a captured Service address (of ${owner}): dialling it would never leave this node's proxy`,
-    });
-    return false;
-  });
+const WILDCARD: PerFamily<string> = { IPv4: '0.0.0.0', IPv6: '::' };
+
+function healthCheckAddresses(node: NodeView, family: IpFamily): readonly string[] {
+  if (node.nodePortRanges[family].some(isWholeFamily)) return [WILDCARD[family]];
+  return [...node.addresses].filter(
+    (address) => familyOf(address) === family && servesNodePorts(node, address),
+  );
+}
+
+/** "primary", and nobody knows which address that is. */
+function nodeProblems(servicePorts: Snapshot['servicePorts'], node: NodeView): readonly Problem[] {
+  const { settings, families, nodePortRanges } = node;
+  if (settings.nodePortAddresses !== 'primary') return [];
+  return IP_FAMILIES.filter(
+    (family) =>
+      families.includes(family) &&
+      nodePortRanges[family].length === 0 &&
+      [...servicePorts.values()].some((port) => port.nodePort !== 0 && port.families.includes(family)),
+  ).map((family) => ({
+    code: 'ERR_NODE_ADDRESS',
+    object: `Node ${settings.nodeName}`,
+    field: 'status.addresses',
+    message: `no InternalIP of ${family} is known, which --nodeport-addresses primary asks for: no NodePort is served in that family`,
+  }));
 }

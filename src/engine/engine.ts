@@ -78,7 +78,7 @@ export type EngineEvent =
       readonly errno: string;
     }
   | { readonly kind: 'established'; readonly session: SessionId }
-  /** `bytesIn` from the client to the backend, `bytesOut` from the backend to the client. */
+  /** `bytesIn` from the client to the backend, without any preamble; `bytesOut` from the backend to the client. */
   | {
       readonly kind: 'closed';
       readonly session: SessionId;
@@ -88,7 +88,17 @@ export type EngineEvent =
     };
 
 export type Decision =
-  | { readonly kind: 'dial'; readonly to: SocketAddress; readonly timeoutMs: number }
+  | {
+      readonly kind: 'dial';
+      readonly to: SocketAddress;
+      readonly timeoutMs: number;
+      /**
+       * TCP: what the backend gets before anything of the client, once this dial is established and whether the
+       * client ever sends or not; absent: nothing. It belongs to this dial: another one brings its own. The engine
+       * keeps it until it is sent, so nobody may change it. UDP ignores it: a flow has no beginning to stand at.
+       */
+      readonly preamble?: Uint8Array;
+    }
   /** TCP: reset the client. UDP: drop what it sent; its next datagram opens a new session. */
   | { readonly kind: 'refuse' };
 

@@ -95,7 +95,15 @@ export class NodeHealth {
 
   /** May traffic rely on this proxy? From the first completed sync to the stop, while healthy. */
   isReady(): boolean {
-    return this.#everSynced && !this.#stopping && this.#isSynced();
+    return this.#everSynced && this.isProxyHealthy();
+  }
+
+  /**
+   * What Services' health check node ports say of the proxy: no change waits too long, and it is not being stopped, so
+   * that load balancers move on while it drains. As in kube-proxy, whether the node is eligible is not asked.
+   */
+  isProxyHealthy(): boolean {
+    return !this.#stopping && this.#isSynced();
   }
 
   report(): NodeHealthReport {

@@ -12,7 +12,7 @@ const EXEC_TIMEOUT_MS = 30_000;
 /** What `conntrack -D` answers when no flow matched. */
 const EXIT_NONE_DELETED = 1;
 
-/** A UDP portal that has just got a rule, or another proxy port. */
+/** A UDP portal that leads elsewhere than before, or nowhere any more. */
 export interface MovedPortal {
   readonly family: IpFamily;
   /** Undefined: a NodePort, on whatever address. */

@@ -17,6 +17,15 @@ const PORT_BLOCK = 64;
 /** iptables allows 28 characters, our prefix takes 16. */
 const MAX_NAME_LENGTH = 12;
 
+/** A chain of its own for something whose name is too long: `E` and eleven digits of the hash of `key`. */
+export function chainNamedBy(letter: 'E' | 'F', key: string): ChainName {
+  return `${CHAIN_PREFIX}${`${letter}${hashOf(key)}`.slice(0, MAX_NAME_LENGTH)}`;
+}
+
+function hashOf(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
+}
+
 /**
  * Distinguishes the second-level chains of dispatches in one table: none for what the table is about, `R` for
  * internal and `X` for external portals that are rejected.
@@ -56,7 +65,7 @@ function prefixOf(address: IpAddress): string {
 
 function prefixName(prefix: string): string {
   if (!prefix.includes(':')) return prefix.slice(0, prefix.lastIndexOf('.'));
-  return createHash('sha256').update(prefix).digest('hex').slice(0, MAX_NAME_LENGTH);
+  return hashOf(prefix).slice(0, MAX_NAME_LENGTH);
 }
 
 export interface PortRule {
@@ -65,8 +74,11 @@ export interface PortRule {
   readonly rules: readonly Rule[];
 }
 
+/** `G` guards proxy ports, `H` lets health checks in, `NP` are NodePorts. */
+export type PortPurpose = `${ChainSet}NP` | 'G' | 'H';
+
 /** Second-level chains are named by purpose, protocol and first port: `USERSPACE-PROXY-NP-T30016`. */
-export function dispatchByPort(purpose: `${ChainSet}NP` | 'G', rules: readonly PortRule[]): Dispatch {
+export function dispatchByPort(purpose: PortPurpose, rules: readonly PortRule[]): Dispatch {
   const groups = new Map<string, Rule[]>();
   for (const { protocol, port, rules: own } of rules) {
     const first = port - (port % PORT_BLOCK);

@@ -2,7 +2,7 @@
  * The rules of one address family as data, and their text in the form `iptables-save` prints, which is also
  * what `iptables-restore` reads. Pure.
  */
-import type { IpFamily } from '../model/address.ts';
+import { type IpFamily, hostPortText } from '../model/address.ts';
 import type { Protocol } from '../model/service-port-name.ts';
 
 export type TableName = 'nat' | 'filter';
@@ -14,20 +14,27 @@ export type ChainName = `${typeof CHAIN_PREFIX}${string}`;
 
 export type RuleTarget =
   | { readonly kind: 'jump'; readonly chain: ChainName }
+  | { readonly kind: 'return' }
   | { readonly kind: 'redirect'; readonly port: number }
+  | { readonly kind: 'dnat'; readonly address: string; readonly port: number }
   | { readonly kind: 'reject'; readonly with: 'tcp-reset' | 'port-unreachable' }
   | { readonly kind: 'accept' }
   | { readonly kind: 'drop' };
 
 export interface Rule {
+  /** Address and prefix length. */
+  readonly source?: string;
   /** Address and prefix length, `10.96.0.10/32`. */
   readonly destination?: string;
+  /** The interface it came in by; `name+` is a prefix. Matches nothing that the node itself sends. */
+  readonly inInterface?: string;
   readonly protocol?: Protocol;
   /** One port, or the first and last of a range. Needs `protocol`. */
   readonly destinationPort?: number | readonly [first: number, last: number];
   /** Only segments that open a connection. Needs protocol TCP. */
   readonly isSyn?: true;
-  /** Only packets to an address of this node. */
+  /** Only packets from, or to, an address of this node. */
+  readonly isFromLocalAddress?: true;
   readonly isToLocalAddress?: true;
   /** In the order iptables-save prints them. */
   readonly conntrackStates?: readonly ('INVALID' | 'NEW' | 'DNAT')[];
@@ -56,8 +63,11 @@ export interface RuleSet {
 /** The specification of a rule without its chain, in the order iptables-save prints the parts. */
 export function renderRuleSpec(rule: Rule, family: IpFamily): string {
   const parts: string[] = [];
+  if (rule.source !== undefined) parts.push(`-s ${rule.source}`);
   if (rule.destination !== undefined) parts.push(`-d ${rule.destination}`);
+  if (rule.inInterface !== undefined) parts.push(`-i ${rule.inInterface}`);
   if (rule.protocol !== undefined) parts.push(`-p ${rule.protocol.toLowerCase()}`);
+  if (rule.isFromLocalAddress) parts.push('-m addrtype --src-type LOCAL');
   if (rule.isToLocalAddress) parts.push('-m addrtype --dst-type LOCAL');
   if (rule.conntrackStates !== undefined)
     parts.push(`-m conntrack --ctstate ${rule.conntrackStates.join(',')}`);
@@ -80,6 +90,10 @@ function renderTarget(target: RuleTarget, family: IpFamily): string {
       return `-j ${target.chain}`;
     case 'redirect':
       return `-j REDIRECT --to-ports ${target.port}`;
+    case 'dnat':
+      return `-j DNAT --to-destination ${hostPortText(target.address, target.port)}`;
+    case 'return':
+      return '-j RETURN';
     case 'accept':
       return '-j ACCEPT';
     case 'drop':

@@ -1,21 +1,23 @@
 /**
- * The rules of `--capture redirect`: from portals to proxy ports. Pure.
+ * The rules of one family: from what is to be captured, and the ports of the listeners, to the chains of both tables.
+ * Pure.
  *
- *     nat     PREROUTING, OUTPUT ──► SERVICES ──► <prefix> ──► REDIRECT --to-ports <proxy port>
- *                                        └─(local)─► NODEPORTS ──► NP-<block> ──► REDIRECT
+ *     nat     PREROUTING, OUTPUT ──► SERVICES    to the proxy ports (portal-rules.ts)
  *     filter  INPUT ──(NEW,INVALID)──► INPUT ──► INVALID   packets conntrack cannot place, to our portals: DROP
- *                                        ├────► G-<block>  redirected: ACCEPT; direct: REFUSE
- *                                        └────► NO-ENDPT-X REJECT
+ *                                        ├────► H-<block>  health checks: ACCEPT
+ *                                        ├────► G-<block>  to proxy ports: diverted ACCEPT; direct REFUSE
+ *                                        └────► NO-ENDPT-X REJECT or DROP
  *             FORWARD, OUTPUT ────────► FORWARD ─► INVALID, NO-ENDPT, NO-ENDPT-X
  *
- * (each name with the prefix `USERSPACE-PROXY-`). NodePorts stand after the addresses, because an external
- * address can be local too. Filter is entered by new and invalid packets only: every packet walks it.
+ * (each name with the prefix `USERSPACE-PROXY-`). Filter is entered by new and invalid packets only: every packet
+ * walks it. What was diverted no longer has a portal for its destination, so whoever meets NO-ENDPT was not let in.
  */
-import type { DesiredState } from '../desired/desired-state.ts';
+import type { Capture, HealthCheckPort } from '../desired/desired-state.ts';
 import type { ListenerKey, Portal } from '../desired/portal.ts';
 import type { IpFamily } from '../model/address.ts';
 import type { Protocol } from '../model/service-port-name.ts';
-import { type ChainSet, type Dispatch, dispatchByPort, dispatchByPrefix } from './dispatch.ts';
+import { type Dispatch, dispatchByPort } from './dispatch.ts';
+import { type AimedPortal, type Diversion, type RuleAim, dispatchPortals } from './portal-rules.ts';
 import {
   CHAIN_PREFIX,
   type ChainName,
@@ -34,7 +36,7 @@ const REFUSE: ChainName = `${CHAIN_PREFIX}REFUSE`;
 const NO_ENDPOINTS: ChainName = `${CHAIN_PREFIX}NO-ENDPT`;
 const NO_ENDPOINTS_EXTERNAL: ChainName = `${CHAIN_PREFIX}NO-ENDPT-X`;
 
-/** A proxy port that is open, about to open, or draining: private to redirected traffic. */
+/** A proxy port that is open, about to open, or draining: private to diverted traffic. */
 export interface GuardedPort {
   readonly family: IpFamily;
   readonly protocol: Protocol;
@@ -44,24 +46,56 @@ export interface GuardedPort {
 }
 
 export interface RuleSetInput {
-  readonly desired: DesiredState;
+  readonly capture: Capture;
   readonly proxyPorts: ReadonlyMap<ListenerKey, number>;
   readonly guardedPorts: readonly GuardedPort[];
+  readonly diversion: Diversion;
+}
+
+export function buildRuleSet(family: IpFamily, input: RuleSetInput): RuleSet {
+  const { capture, proxyPorts, diversion } = input;
+  const aimed = capture.portals
+    .filter((portal) => portal.family === family)
+    .map((portal) => ({ portal, aim: aimOf(portal, proxyPorts) }));
+  const guarded = input.guardedPorts.filter((port) => port.family === family);
+  return {
+    family,
+    nat: buildNat(aimed, { family, capture, diversion }),
+    filter: buildFilter(aimed, { family, capture, guarded }),
+  };
 }
 
 /** A portal whose listener has no proxy port (it could not be opened) is rejected like one without endpoints. */
-export function buildRuleSet(family: IpFamily, input: RuleSetInput): RuleSet {
-  const portals = input.desired.portals.filter((portal) => portal.family === family);
-  const guarded = input.guardedPorts.filter((port) => port.family === family);
-  const targeted = portals.map((portal): TargetedPortal => {
-    const port = portal.target.kind === 'listener' ? input.proxyPorts.get(portal.target.listener) : undefined;
-    return { portal, target: port === undefined ? rejectTarget(portal) : { kind: 'redirect', port } };
-  });
-  return { family, nat: buildNat(targeted), filter: buildFilter(targeted, guarded) };
+function aimOf({ target }: Portal, proxyPorts: ReadonlyMap<ListenerKey, number>): RuleAim {
+  const noListener: RuleAim = { kind: 'reject', why: 'has no listener' };
+  switch (target.kind) {
+    case 'listener': {
+      const port = proxyPorts.get(target.listener);
+      return port === undefined ? noListener : { kind: 'divert', port };
+    }
+    case 'split': {
+      const insidePort = proxyPorts.get(target.inside);
+      const outsidePort = target.outside === undefined ? undefined : proxyPorts.get(target.outside);
+      const isOutsideMissing = target.outside !== undefined && outsidePort === undefined;
+      if (insidePort === undefined || isOutsideMissing) return noListener;
+      return { kind: 'split', insidePort, outsidePort };
+    }
+    case 'drop':
+      return { kind: 'drop', why: 'has no local endpoints' };
+    case 'reject':
+      return { kind: 'reject', why: 'has no endpoints' };
+  }
 }
 
-function buildNat(targeted: readonly TargetedPortal[]): TableRules {
-  const captured = dispatchPortals(targeted.filter(({ target }) => target.kind === 'redirect'));
+function isDiverted({ aim }: AimedPortal): boolean {
+  return aim.kind === 'divert' || aim.kind === 'split';
+}
+
+function buildNat(
+  aimed: readonly AimedPortal[],
+  context: { readonly family: IpFamily; readonly capture: Capture; readonly diversion: Diversion },
+): TableRules {
+  const captured = dispatchPortals(aimed.filter(isDiverted), { ...context, set: '' });
   return {
     hooks: (['PREROUTING', 'OUTPUT'] as const).map((hook) => ({
       hook,
@@ -71,89 +105,55 @@ function buildNat(targeted: readonly TargetedPortal[]): TableRules {
   };
 }
 
-interface TargetedPortal {
-  readonly portal: Portal;
-  readonly target: Rule['target'];
-}
-
-/** One rule for each portal, reached in two steps; `set` keeps apart what stands in the same table. */
-function dispatchPortals(
-  targeted: readonly TargetedPortal[],
-  set: ChainSet = '',
-): { chainsFrom(addresses: ChainName, nodePorts?: ChainName): Map<ChainName, readonly Rule[]> } {
-  const rules = targeted.map(({ portal, target }) => ({ portal, rule: portalRule(portal, target) }));
-  const addresses = dispatchByPrefix(
-    set,
-    rules.flatMap(({ portal, rule }) =>
-      portal.kind === 'nodePort' ? [] : [{ address: portal.address, rule }],
-    ),
-  );
-  const nodePorts = dispatchByPort(
-    `${set}NP`,
-    rules.flatMap(({ portal: { kind, protocol, port }, rule }) =>
-      kind === 'nodePort' ? [{ protocol, port, rules: [rule] }] : [],
-    ),
-  );
-  return {
-    chainsFrom: (first, second) =>
-      new Map([
-        [first, [...addresses.jumps, ...(second === undefined ? [] : [toNodePorts(second)])]],
-        ...(second === undefined ? [] : [[second, nodePorts.jumps] as const]),
-        ...addresses.chains,
-        ...nodePorts.chains,
-      ]),
-  };
-}
-
-function toNodePorts(chain: ChainName): Rule {
-  return {
-    isToLocalAddress: true,
-    comment: 'NodePorts: after the addresses',
-    target: { kind: 'jump', chain },
-  };
-}
-
-function portalRule(portal: Portal, target: Rule['target']): Rule {
-  const common = {
-    protocol: portal.protocol,
-    destinationPort: portal.port,
-    comment: commentOf(portal, target),
-    target,
-  };
-  if (portal.kind === 'nodePort') return common;
-  return { destination: `${portal.address}/${portal.family === 'IPv4' ? 32 : 128}`, ...common };
-}
-
-/** `iptables-save | grep` for a Service shows also why it is refused. */
-function commentOf({ servicePortName, target: { kind } }: Portal, target: Rule['target']): string {
-  if (target.kind !== 'reject') return servicePortName;
-  return `${servicePortName} has no ${kind === 'reject' ? 'endpoints' : 'listener'}`;
-}
-
-function buildFilter(targeted: readonly TargetedPortal[], guarded: readonly GuardedPort[]): TableRules {
-  const guard = buildGuard(guarded);
-  const rejected = targeted.filter(({ target }) => target.kind === 'reject');
-  const isInternal = ({ portal }: TargetedPortal): boolean => portal.kind === 'clusterIP';
-  const internal = dispatchPortals(rejected.filter(isInternal), 'R');
-  const external = dispatchPortals(
-    rejected.filter((one) => !isInternal(one)),
+function buildFilter(
+  aimed: readonly AimedPortal[],
+  {
+    family,
+    capture,
+    guarded,
+  }: { readonly family: IpFamily; readonly capture: Capture; readonly guarded: readonly GuardedPort[] },
+): TableRules {
+  const dispatch = (portals: readonly AimedPortal[], set: '' | 'R' | 'X') =>
+    dispatchPortals(portals, { family, capture, set, diversion: undefined });
+  const unlet = aimed.flatMap(refusalOfTheRest);
+  const isInternal = ({ portal }: AimedPortal): boolean => portal.kind === 'clusterIP';
+  const internal = dispatch(unlet.filter(isInternal), 'R');
+  const external = dispatch(
+    unlet.filter((one) => !isInternal(one)),
     'X',
   );
-  const invalid = dispatchPortals(targeted.map(({ portal }) => ({ portal, target: { kind: 'drop' } })));
+  const invalid = dispatch(
+    aimed.map(({ portal }) => ({ portal, aim: { kind: 'drop', why: 'is not for stray packets' } })),
+    '',
+  );
+  const guard = buildGuard(guarded);
+  const healthChecks = buildHealthChecks(capture.healthCheckPorts.filter((port) => port.family === family));
   const toInternal = jumpTo(NO_ENDPOINTS, 'clusterIPs without endpoints');
   const toExternal = jumpTo(NO_ENDPOINTS_EXTERNAL, 'external portals without endpoints');
   return {
     hooks: [enter('INPUT', INPUT), enter('FORWARD', FORWARD), enter('OUTPUT', FORWARD)],
     chains: new Map<ChainName, readonly Rule[]>([
-      [INPUT, [toInvalid, ...guard.jumps, toExternal]],
+      [INPUT, [toInvalid, ...healthChecks.jumps, ...guard.jumps, toExternal]],
       [FORWARD, [toInvalid, toInternal, toExternal]],
       [REFUSE, refuseRules],
+      ...healthChecks.chains,
       ...guard.chains,
       ...invalid.chainsFrom(INVALID, NODEPORTS),
       ...internal.chainsFrom(NO_ENDPOINTS),
       ...external.chainsFrom(NO_ENDPOINTS_EXTERNAL, `${NO_ENDPOINTS_EXTERNAL}N`),
     ]),
   };
+}
+
+/** What becomes of the packets of a portal that nat has not diverted; none where it diverts them all. */
+function refusalOfTheRest({ portal, aim }: AimedPortal): readonly AimedPortal[] {
+  const drop = (why: string): readonly AimedPortal[] => [{ portal, aim: { kind: 'drop', why } }];
+  if (aim.kind === 'drop' || aim.kind === 'reject') return [{ portal, aim }];
+  if (aim.kind === 'split' && aim.outsidePort === undefined) {
+    return drop(portal.kind === 'clusterIP' ? 'is not for clients outside' : 'has no local endpoints');
+  }
+  const isFenced = portal.kind === 'loadBalancerIP' && portal.allowedSources !== undefined;
+  return isFenced ? drop('is only for its loadBalancerSourceRanges') : [];
 }
 
 function enter(hook: HookJump['hook'], chain: ChainName): HookJump {
@@ -197,7 +197,7 @@ const refuseRules: readonly Rule[] = [
   { comment: 'proxy ports are private', target: { kind: 'drop' } },
 ];
 
-/** What came through REDIRECT carries conntrack's state DNAT and is let in, whatever the firewall's default is. */
+/** What was diverted carries conntrack's state DNAT and is let in, whatever the firewall's default is. */
 function buildGuard(guarded: readonly GuardedPort[]): Dispatch {
   return dispatchByPort(
     'G',
@@ -215,10 +215,14 @@ function buildGuard(guarded: readonly GuardedPort[]): Dispatch {
   );
 }
 
-/**
- * TCP hears a reset: an ICMPv6 error comes back while the client's connect() still owns the socket, is taken for
- * a soft one (net/ipv6/tcp_ipv6.c, tcp_v6_err), and the refusal would take a retransmission, a second.
- */
-function rejectTarget({ protocol }: Portal): Rule['target'] {
-  return { kind: 'reject', with: protocol === 'TCP' ? 'tcp-reset' : 'port-unreachable' };
+/** Load balancers are let in whatever the firewall's default is, also to hear that there are no endpoints. */
+function buildHealthChecks(ports: readonly HealthCheckPort[]): Dispatch {
+  return dispatchByPort(
+    'H',
+    ports.map(({ port, serviceName }) => {
+      const comment = `${serviceName} health check`;
+      const match = { protocol: 'TCP', destinationPort: port, conntrackStates: ['NEW'], comment } as const;
+      return { protocol: 'TCP', port, rules: [{ ...match, target: { kind: 'accept' } }] };
+    }),
+  );
 }

@@ -27,6 +27,18 @@ export function parseIpAddress(text: string): IpAddress | undefined {
   }
 }
 
+/**
+ * As Kubernetes reads the addresses in its objects (k8s.io/utils/net `ParseIPSloppy`): leading zeros of an IPv4 byte mean
+ * nothing, `010.0.0.1` is 10.0.0.1, and IPv4 in IPv6 is that IPv4 address. API servers let both in for long, and every
+ * other component of the cluster reads them so. Only for objects: in flags such an address is a mistake.
+ */
+export function parseSloppyIpAddress(text: string): IpAddress | undefined {
+  const decimal = text.replace(/\d+(?:\.\d+){3}$/, (bytes) => bytes.split('.').map(Number).join('.'));
+  const address = parseIpAddress(decimal);
+  const [, mapped] = /^::ffff:([\d.]+)$/.exec(address ?? '') ?? [];
+  return mapped === undefined ? address : parseIpAddress(mapped);
+}
+
 export function familyOf(address: IpAddress): IpFamily {
   return address.includes(':') ? 'IPv6' : 'IPv4';
 }

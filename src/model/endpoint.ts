@@ -9,7 +9,7 @@ import {
   type IpFamily,
   familyOf,
   hostPortText,
-  parseIpAddress,
+  parseSloppyIpAddress,
   specialRangeOf,
 } from './address.ts';
 import { type Checked, isPortNumber, objectText } from './object.ts';
@@ -26,6 +26,9 @@ export interface Endpoint {
   readonly terminating: boolean;
   /** The Node it runs on; '' when the slice does not say. */
   readonly nodeName: string;
+  /** Zones and Nodes whose clients should use it (`hints.forZones`, `hints.forNodes`); empty: no hint. */
+  readonly zoneHints: readonly string[];
+  readonly nodeHints: readonly string[];
 }
 
 export type EndpointsByServicePort = ReadonlyMap<ServicePortKey, readonly Endpoint[]>;
@@ -117,7 +120,7 @@ function checkedAddress(
     report(path, 'there is no address');
     return undefined;
   }
-  const address = parseIpAddress(text);
+  const address = parseSloppyIpAddress(text);
   if (address === undefined) {
     report(path, `${JSON.stringify(text)} is no IP address`);
     return undefined;
@@ -161,6 +164,8 @@ function buildEndpoint(endpoint: V1Endpoint, address: IpAddress, port: number): 
     serving: endpoint.conditions?.serving ?? true,
     terminating: endpoint.conditions?.terminating ?? false,
     nodeName: endpoint.nodeName ?? '',
+    zoneHints: (endpoint.hints?.forZones ?? []).map(({ name }) => name),
+    nodeHints: (endpoint.hints?.forNodes ?? []).map(({ name }) => name),
   };
 }
 

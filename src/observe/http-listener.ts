@@ -1,31 +1,15 @@
 /**
- * One HTTP server on one address. An address that cannot be bound is told once and tried again until it can: a
- * predecessor may still hold the port, and traffic must not wait for a health page. Whatever a client or a route
- * does harms that one request only.
+ * A server on the address of a flag. An address that cannot be bound is told once and tried again until it can: a
+ * predecessor may still hold the port, and traffic must not wait for a health page.
  */
-import { type IncomingMessage, type Server, type ServerResponse, createServer } from 'node:http';
 import { isIP } from 'node:net';
 import { ProxyError, errorText } from '../errors.ts';
 import type { Logger } from '../log.ts';
-import { hostPortText } from '../model/address.ts';
-import { INTERNAL_ERROR, type Routes, answerTo } from './http-routes.ts';
+import { type Routes, answerTo } from './http-routes.ts';
+import { type BindAddress, HttpSocket } from './http-socket.ts';
 
 /** kube-proxy's pause between two attempts to bind. */
 export const BIND_RETRY_MS = 5000;
-
-/** Clients are probes and scrapers; nobody else may hold our descriptors through these ports. */
-const SERVER_LIMITS = {
-  headersTimeout: 5000,
-  requestTimeout: 10_000,
-  connectionsCheckingInterval: 5000,
-  maxHeaderSize: 8192,
-};
-const MAX_CONNECTIONS = 256;
-
-export interface BindAddress {
-  readonly host: string;
-  readonly port: number;
-}
 
 export interface HttpListenerOptions {
   /** `0.0.0.0:10256`, `[::]:10256`; port 0 lets the kernel choose. */
@@ -38,30 +22,25 @@ export interface HttpListenerOptions {
 
 export class HttpListener {
   readonly #log: Logger;
-  readonly #routes: Routes;
   readonly #options: HttpListenerOptions;
-  readonly #address: BindAddress;
-  readonly #server: Server;
-  #attempt: Promise<void> = Promise.resolve();
+  readonly #socket: HttpSocket;
   #retry: NodeJS.Timeout | undefined;
   #closing: Promise<void> | undefined;
 
   /** @throws ProxyError `ERR_FLAG_VALUE` when the address is not `IP:port`. */
   constructor(deps: { readonly log: Logger; readonly routes: Routes }, options: HttpListenerOptions) {
-    this.#log = deps.log;
-    this.#routes = deps.routes;
+    const { log, routes } = deps;
+    this.#log = log;
     this.#options = options;
-    this.#address = parseBindAddress(options.address, options.flag);
-    this.#server = createServer(SERVER_LIMITS, (request, response) => {
-      void this.#serve(request, response);
-    });
-    this.#server.maxConnections = MAX_CONNECTIONS;
+    this.#socket = new HttpSocket(
+      { log, answer: async (method, target) => answerTo(routes, method, target) },
+      { address: parseBindAddress(options.address, options.flag), fields: { flag: options.flag } },
+    );
   }
 
   /** `address:port` as it is bound, with the kernel's choice for port 0; undefined while it is not. */
   get boundAddress(): string | undefined {
-    const bound = this.#server.address();
-    return bound === null || typeof bound === 'string' ? undefined : hostPortText(bound.address, bound.port);
+    return this.#socket.boundAddress;
   }
 
   /**
@@ -82,19 +61,9 @@ export class HttpListener {
 
   /** Stops retrying and listening, and ends every connection. Idempotent; never rejects. */
   async close(): Promise<void> {
-    this.#closing ??= this.#closeOnce();
-    return this.#closing;
-  }
-
-  async #closeOnce(): Promise<void> {
     clearTimeout(this.#retry);
-    await this.#attempt;
-    if (!this.#server.listening) return;
-    const closed = Promise.withResolvers<void>();
-    this.#server.close(() => closed.resolve());
-    // close() alone waits for keep-alive connections and for clients that never finish their request.
-    this.#server.closeAllConnections();
-    await closed.promise;
+    this.#closing ??= this.#socket.close();
+    return this.#closing;
   }
 
   #scheduleRetry(): void {
@@ -114,10 +83,8 @@ export class HttpListener {
   /** The fault, or undefined when the server listens now or is being closed. */
   async #tryToBind(): Promise<ProxyError | undefined> {
     if (this.#closing !== undefined) return undefined;
-    const listening = this.#listen();
-    this.#attempt = listening.catch(() => {});
     try {
-      await listening;
+      await this.#socket.open();
     } catch (error: unknown) {
       const { address, flag } = this.#options;
       const message = `cannot serve on ${address} (${flag}): ${errorText(error)}`;
@@ -125,43 +92,6 @@ export class HttpListener {
     }
     this.#log.info({ address: this.boundAddress, flag: this.#options.flag }, 'HTTP server listening');
     return undefined;
-  }
-
-  #listen(): Promise<void> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const server = this.#server;
-    const failed = (error: Error): void => {
-      server.off('listening', listening);
-      reject(error);
-    };
-    const listening = (): void => {
-      server.off('error', failed);
-      // From now on an `error` is a failed accept (EMFILE): the kernel keeps the client queued, we keep serving.
-      server.on('error', (error) =>
-        this.#log.warn({ error, flag: this.#options.flag }, 'HTTP server cannot accept'),
-      );
-      resolve();
-    };
-    server.once('error', failed);
-    server.once('listening', listening);
-    server.listen(this.#address);
-    return promise;
-  }
-
-  /** Never rejects. A client that has gone in the meantime makes the writes below do nothing. */
-  async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const { method = '', url = '' } = request;
-    let answer = INTERNAL_ERROR;
-    try {
-      answer = await answerTo(this.#routes, method, url);
-    } catch (error: unknown) {
-      this.#log.error({ error, path: url, flag: this.#options.flag }, 'Cannot answer HTTP request');
-    }
-    response.writeHead(answer.status, {
-      ...answer.headers,
-      'Content-Length': Buffer.byteLength(answer.body),
-    });
-    response.end(answer.body);
   }
 }
 

@@ -1,6 +1,7 @@
 /** The metrics of the node as a whole: what the engine counted, what is open, what is wrong with the input. */
 import type { EngineTotals } from '../engine/engine.ts';
 import { PROBLEM_CODES, type ProblemCode } from '../errors.ts';
+import type { HealthCheckServerCounts } from './health-check-servers.ts';
 import type { Labels, MetricRegistry, Sample } from './metrics-registry.ts';
 
 /** What exists at this moment. */
@@ -18,6 +19,8 @@ export interface Inventory {
   readonly manifestErrors: number;
   /** Interfaces on which REDIRECT drops packets because they have no address of that family. */
   readonly unusableInterfaces: number;
+  /** Servers of health check node ports, one for each Service and address. */
+  readonly healthCheckServers: HealthCheckServerCounts;
 }
 
 /** One consistent reading for one scrape. */
@@ -77,6 +80,14 @@ export function defineNodeMetrics(registry: MetricRegistry, reading: () => NodeR
     'interfaces_without_address',
     'Interfaces on which REDIRECT drops packets because they have no address of that family',
     (inventory) => single(inventory.unusableInterfaces),
+  );
+  gauge(
+    'health_check_servers',
+    "Servers of Services' health check node ports, by whether they could be bound",
+    ({ healthCheckServers }) => [
+      { labels: { state: 'listening' }, value: healthCheckServers.listening },
+      { labels: { state: 'failed' }, value: healthCheckServers.failed },
+    ],
   );
 }
 

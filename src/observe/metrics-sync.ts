@@ -29,6 +29,7 @@ export const NETWORK_PROGRAMMING_BUCKETS: readonly number[] = [
 
 const RESYNC_REASONS: readonly ResyncReason[] = ['start', 'failure', 'foreign_change'];
 const HEALTH_CODES = ['200', '503'];
+const TRAFFIC_POLICIES = ['internal', 'external'] as const;
 
 function linearBuckets(start: number, width: number, count: number): readonly number[] {
   return Array.from({ length: count }, (_, index) => start + width * index);
@@ -40,6 +41,7 @@ export class SyncMetrics implements SyncObserver {
   readonly #durations: ReturnType<typeof defineDurations>;
   readonly #rules: ReturnType<typeof defineRules>;
   readonly #times: ReturnType<typeof defineTimes>;
+  readonly #noLocalEndpoints: GaugeFamily;
   readonly #answers: ReturnType<typeof defineAnswers>;
   #families: readonly IpFamily[] = IP_FAMILIES;
   #endpointChangesPending = 0;
@@ -54,16 +56,21 @@ export class SyncMetrics implements SyncObserver {
     this.#durations = defineDurations(deps.registry);
     this.#times = defineTimes(deps.registry);
     this.#rules = defineRules(deps.registry);
+    this.#noLocalEndpoints = defineNoLocalEndpoints(deps.registry);
     this.#answers = defineAnswers(deps.registry);
     this.#defineChanges(deps.registry);
     this.#zero();
   }
 
-  /** The families this node programs (both unless told): only they get a time of the last queued change. */
+  /** The families this node programs (both unless told): only they have series of what is, not of what happened. */
   setFamilies(families: readonly IpFamily[]): void {
     this.#families = families;
-    for (const family of IP_FAMILIES) {
-      if (!families.includes(family)) this.#times.lastQueued.remove({ ip_family: family });
+    for (const family of IP_FAMILIES.filter((one) => !families.includes(one))) {
+      const labels = { ip_family: family };
+      this.#times.lastQueued.remove(labels);
+      for (const policy of TRAFFIC_POLICIES) {
+        this.#noLocalEndpoints.remove({ ...labels, traffic_policy: policy });
+      }
     }
   }
 
@@ -109,6 +116,9 @@ export class SyncMetrics implements SyncObserver {
     for (const table of ['nat', 'filter'] as const) {
       this.#rules.total.set({ ...labels, table }, sync.rulesTotal[table]);
       this.#rules.last.set({ ...labels, table }, sync.rulesWritten[table]);
+    }
+    for (const policy of TRAFFIC_POLICIES) {
+      this.#noLocalEndpoints.set({ ...labels, traffic_policy: policy }, sync.noLocalEndpoints[policy]);
     }
   }
 
@@ -156,6 +166,9 @@ export class SyncMetrics implements SyncObserver {
       for (const histogram of Object.values(this.#durations)) histogram.zero(labels);
       this.#rules.restoreFailures.inc(labels, 0);
       this.#rules.partialRestoreFailures.inc(labels, 0);
+      for (const policy of TRAFFIC_POLICIES) {
+        this.#noLocalEndpoints.set({ ...labels, traffic_policy: policy }, 0);
+      }
     }
     for (const reason of RESYNC_REASONS) this.#rules.resyncs.inc({ reason }, 0);
     for (const code of HEALTH_CODES) {
@@ -228,6 +241,15 @@ function defineRules(
     partialRestoreFailures: registry.counter(partial, BY_FAMILY),
     resyncs: registry.counter(resyncs, ['reason']),
   };
+}
+
+/** Its name ends as a counter's does; in kube-proxy too it is a gauge. */
+function defineNoLocalEndpoints(registry: MetricRegistry): GaugeFamily {
+  const text = {
+    name: 'kubeproxy_sync_proxy_rules_no_local_endpoints_total',
+    help: 'Number of services with a Local traffic policy and no endpoints',
+  };
+  return registry.gauge(text, ['ip_family', 'traffic_policy']);
 }
 
 function defineAnswers(registry: MetricRegistry): Record<'healthz' | 'livez', CounterFamily> {

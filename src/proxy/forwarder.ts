@@ -1,6 +1,6 @@
 /**
  * The policy behind every engine: which endpoint a session is dialled to, what happens when that fails, and
- * what is counted. It joins one backend pool to each listener and never touches a socket.
+ * what is counted. It joins a backend pool to each listener and never touches a socket.
  *
  *     opened ──► pick ──► dial ──► established ──► closed
  *                  ▲        │
@@ -10,31 +10,23 @@ import type { BalancerOptions } from '../balancer/balancer.ts';
 import type { Clock, MonotonicMs } from '../clock.ts';
 import type { Decision, EngineEvent, ListenerId, Policy, SessionBytes, SessionId } from '../engine/engine.ts';
 import type { Logger } from '../log.ts';
-import { BackendPool, type ListenerBackends, type OpenBytes } from './backend-pool.ts';
-import { DialPlan } from './dial-plan.ts';
+import type { BackendPool, ListenerBackends } from './backend-pool.ts';
+import { BackendPools } from './backend-pools.ts';
+import { Session } from './session.ts';
 import {
   DIAL_DURATION_BUCKETS,
   type FailureReason,
   HistogramCounts,
+  type OpenBytes,
   type ProxyStatistics,
   SESSION_DURATION_BUCKETS,
+  type ServicePortStatistics,
 } from './statistics.ts';
 
 export interface ForwarderOptions {
   /** One dial time-out for each pass over the endpoints. */
   readonly dialTimeoutsMs: readonly number[];
   readonly balancer: BalancerOptions;
-}
-
-interface Session {
-  readonly pool: BackendPool;
-  readonly client: string;
-  readonly openedAt: MonotonicMs;
-  readonly plan: DialPlan;
-  endpointKey: string;
-  lastFailure: string;
-  dialledAt: MonotonicMs;
-  isEstablished: boolean;
 }
 
 /** What the forwarder asks of the engine outside its answers. */
@@ -54,8 +46,7 @@ type Event<Kind extends EngineEvent['kind']> = Extract<EngineEvent, { kind: Kind
 export class Forwarder implements Policy {
   readonly #deps: ForwarderDeps;
   readonly #options: ForwarderOptions;
-  readonly #poolByKey = new Map<string, BackendPool>();
-  readonly #poolByListener = new Map<ListenerId, BackendPool>();
+  readonly #pools: BackendPools;
   readonly #sessions = new Map<SessionId, Session>();
   readonly #dialDuration = new HistogramCounts(DIAL_DURATION_BUCKETS);
   readonly #sessionDuration = new HistogramCounts(SESSION_DURATION_BUCKETS);
@@ -64,6 +55,7 @@ export class Forwarder implements Policy {
   constructor(deps: ForwarderDeps, options: ForwarderOptions) {
     this.#deps = deps;
     this.#options = options;
+    this.#pools = new BackendPools(deps, options.balancer);
   }
 
   /** The engine needs its policy to be made, so the way back is set after. */
@@ -72,35 +64,30 @@ export class Forwarder implements Policy {
   }
 
   /**
-   * From here on new sessions of this listener key use these endpoints. Dials under way to one that is gone
-   * start over with another; established TCP connections are left alone; UDP flows whose endpoint no longer
-   * serves are cut, and their next datagram finds another.
+   * From here on new sessions of this listener key, and of every other with the same pool, use these endpoints.
+   * Dials under way to one that is gone start over with another; established TCP connections are left alone; UDP
+   * flows whose endpoint no longer serves are cut, and their next datagram finds another.
    */
   setBackends(key: string, backends: ListenerBackends): void {
-    const pool = this.#poolByKey.get(key) ?? new BackendPool(this.#deps, backends, this.#options.balancer);
-    this.#poolByKey.set(key, pool);
-    if (pool.update(backends)) this.#moveSessions(pool);
+    const pool = this.#pools.set(key, backends);
+    if (pool !== undefined) this.#moveSessions(pool);
   }
 
   /**
    * Forgets what is not in `keys`, but nothing that a listener is bound to: it still accepts, and must follow the
-   * key when it is wanted again. The next call after it was unbound forgets that too.
+   * key when it is wanted again. The next call after it was unbound forgets that too. Sessions live on.
    */
   retainBackends(keys: ReadonlySet<string>): void {
-    const bound = new Set(this.#poolByListener.values());
-    for (const [key, pool] of this.#poolByKey) {
-      if (!keys.has(key) && !bound.has(pool)) this.#poolByKey.delete(key);
-    }
+    this.#pools.retain(keys);
   }
 
-  /** Sessions of this listener use the backends that `key` has now. */
+  /** Sessions of this listener use the backends that `key` has at the time. */
   bindListener(listener: ListenerId, key: string): void {
-    const pool = this.#poolByKey.get(key);
-    if (pool !== undefined) this.#poolByListener.set(listener, pool);
+    this.#pools.bind(listener, key);
   }
 
   unbindListener(listener: ListenerId): void {
-    this.#poolByListener.delete(listener);
+    this.#pools.unbind(listener);
   }
 
   handle(events: readonly EngineEvent[], now: MonotonicMs): readonly (Decision | undefined)[] {
@@ -108,24 +95,22 @@ export class Forwarder implements Policy {
   }
 
   statistics(): ProxyStatistics {
-    const open = this.#openBytes();
-    const nothing: OpenBytes = { toBackend: 0, fromBackend: 0 };
     return {
-      servicePorts: [...this.#poolByKey.values()].map((pool) => pool.reading(open.get(pool) ?? nothing)),
+      servicePorts: this.#pools.readings(this.#openBytes()),
       dialDuration: this.#dialDuration,
       sessionDuration: this.#sessionDuration,
     };
   }
 
-  #openBytes(): ReadonlyMap<BackendPool, OpenBytes> {
-    const open = new Map<BackendPool, OpenBytes>();
+  #openBytes(): ReadonlyMap<ServicePortStatistics, OpenBytes> {
+    const open = new Map<ServicePortStatistics, OpenBytes>();
     for (const { session: id, bytesIn, bytesOut } of this.#control?.sessionBytes() ?? []) {
-      const session = this.#sessions.get(id);
-      if (session === undefined) continue;
-      const sum = open.get(session.pool) ?? { toBackend: 0, fromBackend: 0 };
+      const statistics = this.#sessions.get(id)?.pool.statistics;
+      if (statistics === undefined) continue;
+      const sum = open.get(statistics) ?? { toBackend: 0, fromBackend: 0 };
       sum.toBackend += bytesIn;
       sum.fromBackend += bytesOut;
-      open.set(session.pool, sum);
+      open.set(statistics, sum);
     }
     return open;
   }
@@ -144,20 +129,12 @@ export class Forwarder implements Policy {
   }
 
   #opened({ listener, session: id, client }: Event<'opened'>, now: MonotonicMs): Decision {
-    const pool = this.#poolByListener.get(listener);
-    if (pool === undefined) return { kind: 'refuse' };
-    pool.statistics.sessionsTotal += 1;
-    pool.statistics.sessionsActive += 1;
-    const session: Session = {
-      pool,
-      client: client.address,
-      openedAt: now,
-      plan: new DialPlan(this.#options.dialTimeoutsMs, now),
-      endpointKey: '',
-      lastFailure: '',
-      dialledAt: now,
-      isEstablished: false,
-    };
+    const seat = this.#pools.seatOf(listener);
+    if (seat === undefined) return { kind: 'refuse' };
+    const session = new Session(seat, client, { dialTimeoutsMs: this.#options.dialTimeoutsMs, now });
+    const { statistics } = session.pool;
+    statistics.sessionsTotal += 1;
+    statistics.sessionsActive += 1;
     this.#sessions.set(id, session);
     return this.#next(session, now);
   }
@@ -170,31 +147,26 @@ export class Forwarder implements Policy {
     session.lastFailure = `${endpointKey}: ${errno}`;
     if (failure === 'local') return this.#refuse(session, 'local', now);
     pool.balancer.failed(client, endpointKey);
-    session.plan.failed(endpointKey, failure);
+    session.dialFailed(failure);
     const decision = this.#next(session, now);
     if (decision.kind === 'dial') pool.statistics.dialRetries += 1;
     return decision;
   }
 
   #next(session: Session, now: MonotonicMs): Decision {
-    const { balancer } = session.pool;
-    const attempt = session.plan.next(
-      {
-        size: balancer.size,
-        has: (key) => balancer.has(key),
-        pick: (excluded) => balancer.pick(session.client, now, excluded),
-      },
-      now,
-    );
+    const attempt = session.next(now);
     if (attempt.kind === 'giveUp') return this.#refuse(session, attempt.reason, now);
-    session.endpointKey = attempt.endpoint.key;
-    session.dialledAt = now;
-    const { address, port } = attempt.endpoint;
-    return { kind: 'dial', to: { address, port }, timeoutMs: attempt.timeoutMs };
+    const { endpoint, timeoutMs } = attempt;
+    const to = { address: endpoint.address, port: endpoint.port };
+    const preamble = session.preamble();
+    return preamble === undefined
+      ? { kind: 'dial', to, timeoutMs }
+      : { kind: 'dial', to, timeoutMs, preamble };
   }
 
-  #refuse({ pool, lastFailure }: Session, reason: FailureReason, now: MonotonicMs): Decision {
-    pool.refused(reason, lastFailure, now);
+  #refuse(session: Session, reason: FailureReason, now: MonotonicMs): Decision {
+    session.leaveEndpoint();
+    session.pool.refused(reason, session.lastFailure, now);
     return { kind: 'refuse' };
   }
 
@@ -217,6 +189,7 @@ export class Forwarder implements Policy {
     const session = this.#sessions.get(id);
     if (session === undefined) return;
     this.#sessions.delete(id);
+    session.leaveEndpoint();
     const { pool, client, endpointKey, openedAt } = session;
     const { statistics } = pool;
     statistics.sessionsActive -= 1;

@@ -37,6 +37,8 @@ export class ProxyPorts {
   /** Ports of the earlier instance, whose flows conntrack still sends there: nobody else gets them if possible. */
   readonly #inherited: ReadonlySet<number>;
   readonly #taken = new Map<string, string>();
+  /** Who had a port last; only they may remember it. Keeps what is remembered within the number of ports. */
+  readonly #lastKey = new Map<string, string>();
   readonly #restingUntil = new Map<string, MonotonicMs>();
 
   /** Throws `ERR_PROXY_PORTS_EXHAUSTED` when nothing of the range is left. */
@@ -69,7 +71,7 @@ export class ProxyPorts {
       );
     }
     this.#taken.set(`${space}/${port}`, key);
-    this.#remembered.set(key, port);
+    this.#remember(key, space, port);
     return port;
   }
 
@@ -92,6 +94,14 @@ export class ProxyPorts {
 
   get takenCount(): number {
     return this.#taken.size;
+  }
+
+  /** Whoever had the port before has lost it: coming back, they would take it from those flows that it rests for. */
+  #remember(key: string, space: PortSpace, port: number): void {
+    const last = this.#lastKey.get(`${space}/${port}`);
+    if (last !== undefined && last !== key && this.#remembered.get(last) === port) this.forget(last);
+    this.#lastKey.set(`${space}/${port}`, key);
+    this.#remembered.set(key, port);
   }
 
   /** From a random place on, the first port that is free and rested; else the one that has rested longest. */

@@ -49,13 +49,19 @@ export class HistogramCounts {
   }
 }
 
-/** The counts of one service port and family; they live as long as the service port does. */
+/** Payload of the sessions that are open now. */
+export interface OpenBytes {
+  toBackend: number;
+  fromBackend: number;
+}
+
+/** The counts of one service port and family, over all its pools; they live as long as one of them does. */
 export class ServicePortStatistics {
   readonly name: ServicePortName;
   readonly family: IpFamily;
   sessionsTotal = 0;
   sessionsActive = 0;
-  /** Of the sessions that have ended. */
+  /** Of the sessions that have ended; in a reading, of those that are open too. */
   bytesToBackend = 0;
   bytesFromBackend = 0;
   dialRetries = 0;
@@ -71,12 +77,26 @@ export class ServicePortStatistics {
     backendRefused: 0,
     stopped: 0,
   };
+  /** Kept by the balancers: only a reading has them. */
   affinityEntries = 0;
+  /** Of pools that are gone; in a reading, of all. */
   affinityEvictions = 0;
 
   constructor(name: ServicePortName, family: IpFamily) {
     this.name = name;
     this.family = family;
+  }
+
+  /** As it is now, with the bytes of the sessions that are open. */
+  copy({ toBackend, fromBackend }: OpenBytes = { toBackend: 0, fromBackend: 0 }): ServicePortStatistics {
+    const { name, family, dials, failures, closes } = this;
+    return Object.assign(new ServicePortStatistics(name, family), this, {
+      dials: { ...dials },
+      failures: { ...failures },
+      closes: { ...closes },
+      bytesToBackend: this.bytesToBackend + toBackend,
+      bytesFromBackend: this.bytesFromBackend + fromBackend,
+    });
   }
 }
 

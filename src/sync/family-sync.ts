@@ -8,12 +8,14 @@ import type { ListenerKey } from '../desired/portal.ts';
 import { type ErrorCode, type ProxyError, isProxyError } from '../errors.ts';
 import type { MovedPortal } from '../iptables/conntrack.ts';
 import type { Installed } from '../iptables/installer.ts';
+import type { Diversion } from '../iptables/portal-rules.ts';
 import { type RuleSet, type TableName, countRules } from '../iptables/rule.ts';
 import { buildRuleSet } from '../iptables/ruleset.ts';
 import type { Logger } from '../log.ts';
 import type { IpFamily, PerFamily } from '../model/address.ts';
-import { servicePortNameText } from '../model/service-port-name.ts';
+import { type Protocol, servicePortNameText } from '../model/service-port-name.ts';
 import type { ListenerPort, WantedListener } from '../proxy/listener-set.ts';
+import { PortalFlows } from './portal-flows.ts';
 import type { ResyncReason, RuleCounts, SyncObserver } from './sync-observer.ts';
 
 export interface Listeners {
@@ -52,6 +54,7 @@ export interface FamilySyncDeps {
   readonly flows: Flows;
   readonly observer: SyncObserver;
   readonly nodeAddresses: () => NodeAddresses;
+  readonly diversions: PerFamily<Diversion>;
 }
 
 /** What the rules in the kernel were made from. */
@@ -84,8 +87,7 @@ export class FamilySync {
   #inForce: InForce | undefined;
   /** Why the next full rewrite will be due. */
   #fullReason: ResyncReason = 'start';
-  /** UDP portals that are redirected, with their proxy ports. */
-  #udpPortByPortal: ReadonlyMap<string, number> = new Map();
+  readonly #portalFlows = new PortalFlows();
 
   constructor(deps: FamilySyncDeps) {
     this.#deps = deps;
@@ -101,7 +103,7 @@ export class FamilySync {
     this.#inForce = undefined;
     this.#fullReason = 'foreign_change';
     // While the rules were gone, flows went past us: all of them are to be forgotten again.
-    this.#udpPortByPortal = new Map();
+    this.#portalFlows.reset();
     this.#deps.logger.warn(
       { family: this.family },
       'Rules were changed by another program, writing them again',
@@ -117,7 +119,10 @@ export class FamilySync {
     const startedAt = this.#deps.clock.now();
     const before = this.#inForce;
     if (before !== undefined && this.#isInForce(before, desired)) {
-      this.#tell({ kind: 'unchanged', rulesWritten: NONE }, { rulesTotal: before.rulesTotal, startedAt });
+      this.#tell(
+        { kind: 'unchanged', rulesWritten: NONE },
+        { desired, rulesTotal: before.rulesTotal, startedAt },
+      );
       return { faults: [], hasWritten: false };
     }
     // Taken before anything is awaited: what changes meanwhile is for the next sync.
@@ -131,7 +136,7 @@ export class FamilySync {
       const rulesTotal = { nat: countRules(wanted.nat), filter: countRules(wanted.filter) };
       this.#inForce = { desired, version: faults.length === 0 ? version : -1, node, rulesTotal };
       this.#deps.listeners.retainKeys(this.family, neededKeys());
-      this.#tell(installed, { rulesTotal, startedAt });
+      this.#tell(installed, { desired, rulesTotal, startedAt });
       return { faults, hasWritten: true };
     } catch (error) {
       this.#inForce = undefined;
@@ -143,9 +148,9 @@ export class FamilySync {
   }
 
   /** Nothing that rules or sockets depend on is different: what changed were endpoints, and they are in use already. */
-  #isInForce({ desired: { portals }, version, node }: InForce, desired: DesiredState): boolean {
+  #isInForce({ desired: { capture }, version, node }: InForce, desired: DesiredState): boolean {
     const isSameNode = node === this.#deps.nodeAddresses();
-    return portals === desired.portals && version === this.#deps.listeners.version && isSameNode;
+    return capture === desired.capture && version === this.#deps.listeners.version && isSameNode;
   }
 
   /** Until the rules are swapped the old ones hold; only the guard of new ports comes first. */
@@ -158,7 +163,6 @@ export class FamilySync {
 
   #wantedListeners(desired: DesiredState): WantedListener[] {
     const { family } = this;
-    const redirect = this.#deps.nodeAddresses().redirect[family];
     return [...desired.listeners.values()]
       .filter((listener) => listener.family === family)
       .map(({ key, servicePort: { name } }) => ({
@@ -166,39 +170,39 @@ export class FamilySync {
         family,
         protocol: name.protocol,
         servicePortName: servicePortNameText(name),
-        addresses: name.protocol === 'UDP' ? redirect : [WILDCARD[family]],
+        addresses: this.#listenAddresses(name.protocol),
       }));
+  }
+
+  /** Where diverted packets arrive; a reply must leave from there too, which for UDP is up to the socket. */
+  #listenAddresses(protocol: Protocol): readonly string[] {
+    const { family } = this;
+    const diversion = this.#deps.diversions[family];
+    if (diversion.kind === 'dnat') return [diversion.address];
+    return protocol === 'UDP' ? this.#deps.nodeAddresses().redirect[family] : [WILDCARD[family]];
   }
 
   #ruleSet(desired: DesiredState, ports: ReadonlyMap<string, number>): RuleSet {
     const proxyPorts = ports as ReadonlyMap<ListenerKey, number>;
     const guardedPorts = this.#deps.listeners.guardedPorts();
-    return buildRuleSet(this.family, { desired, proxyPorts, guardedPorts });
+    const diversion = this.#deps.diversions[this.family];
+    return buildRuleSet(this.family, { capture: desired.capture, proxyPorts, guardedPorts, diversion });
   }
 
   /** After the rules, or a flow would be remembered the old way again. */
   #forgetMovedFlows(desired: DesiredState): void {
-    const before = this.#udpPortByPortal;
-    const ports = this.#deps.listeners.proxyPorts();
-    const now = new Map<string, number>();
-    const moved: MovedPortal[] = [];
-    for (const portal of desired.portals) {
-      if (portal.family !== this.family || portal.protocol !== 'UDP' || portal.target.kind === 'reject')
-        continue;
-      const proxyPort = ports.get(portal.target.listener);
-      if (proxyPort === undefined) continue;
-      const address = portal.kind === 'nodePort' ? undefined : portal.address;
-      const key = `${address ?? 'node'}|${portal.port}`;
-      now.set(key, proxyPort);
-      if (before.get(key) !== proxyPort) moved.push({ family: this.family, address, port: portal.port });
-    }
-    this.#udpPortByPortal = now;
+    const portals = desired.capture.portals.filter((portal) => portal.family === this.family);
+    const moved = this.#portalFlows.moved(portals, this.#deps.listeners.proxyPorts());
     if (moved.length > 0) this.#deps.flows.forget(moved);
   }
 
   #tell(
     { kind, rulesWritten }: Installed,
-    { rulesTotal, startedAt }: { readonly rulesTotal: RuleCounts; readonly startedAt: number },
+    {
+      desired,
+      rulesTotal,
+      startedAt,
+    }: { readonly desired: DesiredState; readonly rulesTotal: RuleCounts; readonly startedAt: number },
   ): void {
     if (kind === 'full') {
       this.#deps.observer.resynced(this.#fullReason);
@@ -210,6 +214,7 @@ export class FamilySync {
       durationSeconds: (this.#deps.clock.now() - startedAt) / 1000,
       rulesTotal,
       rulesWritten,
+      noLocalEndpoints: desired.noLocalEndpoints[this.family],
     });
   }
 }

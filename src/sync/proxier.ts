@@ -13,10 +13,14 @@
  * being so.
  */
 import type { Clock } from '../clock.ts';
-import { type DesiredState, DesiredStateBuilder, type NodeView } from '../desired/desired-state.ts';
+import { type DesiredState, DesiredStateBuilder, EMPTY_DESIRED_STATE } from '../desired/desired-state.ts';
+import { type NodeSettings, type NodeView, buildNodeView } from '../desired/node-view.ts';
 import { type Problem, ProxyError } from '../errors.ts';
 import type { Logger } from '../log.ts';
-import type { IpAddress } from '../model/address.ts';
+import type { PerFamily } from '../model/address.ts';
+import type { HealthCheck } from '../model/health-check.ts';
+import type { NodeInfo } from '../model/node.ts';
+import type { Diversion } from '../iptables/portal-rules.ts';
 import type { Snapshot } from '../model/snapshot.ts';
 import type { ListenerBackends } from '../proxy/backend-pool.ts';
 import {
@@ -35,6 +39,14 @@ export interface Backends {
   retainBackends(keys: ReadonlySet<string>): void;
 }
 
+/** Answers load balancers for the Services that ask for it (`healthCheckNodePort`). */
+export interface HealthChecks {
+  /** What is desired; bad news is told at once. */
+  update(checks: readonly HealthCheck[]): void;
+  /** The rules are in: the rest may be told too. */
+  programmed(checks: readonly HealthCheck[]): void;
+}
+
 export interface PortStore {
   save(ports: ReadonlyMap<string, number>): Promise<void>;
 }
@@ -49,7 +61,10 @@ export interface ProxierDeps {
   readonly flows: Flows;
   readonly portStore: PortStore;
   readonly observer: SyncObserver;
+  readonly healthChecks: HealthChecks;
   readonly nodeAddresses: () => NodeAddresses;
+  readonly settings: NodeSettings;
+  readonly diversions: PerFamily<Diversion>;
 }
 
 /** Of those that wait for a sync, the latest that are remembered. */
@@ -61,8 +76,9 @@ export class Proxier {
   /** Undefined until the sources have told everything once: half a list would take away what works. */
   #snapshot: Snapshot | undefined;
   #sourceProblems: readonly Problem[] = [];
-  #desired: DesiredState = { listeners: new Map(), portals: [], problems: [] };
+  #desired: DesiredState = EMPTY_DESIRED_STATE;
   readonly #builder = new DesiredStateBuilder();
+  #node: NodeInfo | undefined;
   #nodeView: NodeView | undefined;
   readonly #families: readonly FamilySync[];
   /** Rules may lag behind what is desired. */
@@ -110,6 +126,12 @@ export class Proxier {
     this.#problems.update(problems);
   }
 
+  /** Step 1 again, because the own Node object is different: its labels, addresses or ranges of pods. */
+  nodeObjectChanged(node: NodeInfo | undefined): void {
+    this.#node = node;
+    this.nodeChanged();
+  }
+
   /** Step 1 again, because the node's addresses have changed. */
   nodeChanged(): void {
     this.#nodeView = undefined;
@@ -145,8 +167,10 @@ export class Proxier {
     // A listener that cannot open harms its own Service only: retried, but no reason to call the node unhealthy.
     if (ruleFaults.length === 0) {
       this.#deps.observer.syncSucceeded();
+      this.#deps.healthChecks.programmed(desired.healthChecks);
+      this.#deps.healthChecks.update(this.#desired.healthChecks);
       // What came during the sync and needs no rule is served as well.
-      const isCaughtUp = desired.portals === this.#desired.portals;
+      const isCaughtUp = desired.capture === this.#desired.capture;
       const servedCount = isCaughtUp ? this.#triggers.length : served;
       this.#programmed(this.#triggers.splice(0, servedCount));
       this.#isAheadOfRules = !isCaughtUp;
@@ -155,7 +179,7 @@ export class Proxier {
     if (faults.length > 0) throw syncFault(faults);
     const durationMs = Math.round(this.#deps.clock.now() - startedAt);
     this.#deps.logger.debug(
-      { listeners: desired.listeners.size, portals: desired.portals.length, durationMs },
+      { listeners: desired.listeners.size, portals: desired.capture.portals.length, durationMs },
       'Sync complete',
     );
     return hasWritten;
@@ -167,12 +191,13 @@ export class Proxier {
   }
 
   #apply(snapshot: Snapshot): void {
-    const { listeners: before, portals } = this.#desired;
+    const { listeners: before, capture } = this.#desired;
     this.#desired = this.#builder.build(snapshot, this.#currentNodeView());
-    if (this.#desired.portals !== portals) this.#isAheadOfRules = true;
+    if (this.#desired.capture !== capture) this.#isAheadOfRules = true;
     for (const [key, listener] of this.#desired.listeners) {
       if (before.get(key) !== listener) this.#deps.backends.setBackends(key, listener);
     }
+    this.#deps.healthChecks.update(this.#desired.healthChecks);
     this.#problems.update([...this.#sourceProblems, ...snapshot.problems, ...this.#desired.problems]);
     this.#deps.observer.updateQueued();
   }
@@ -186,10 +211,11 @@ export class Proxier {
   }
 
   #currentNodeView(): NodeView {
-    this.#nodeView ??= {
+    this.#nodeView ??= buildNodeView(this.#deps.settings, {
       families: this.#families.map(({ family }) => family),
-      addresses: new Set(this.#deps.nodeAddresses().all as readonly IpAddress[]),
-    };
+      addresses: this.#deps.nodeAddresses().all,
+      node: this.#node,
+    });
     return this.#nodeView;
   }
 

@@ -19,6 +19,8 @@ export interface FamilySync {
   readonly rulesTotal: RuleCounts;
   /** Rules that this sync wrote. */
   readonly rulesWritten: RuleCounts;
+  /** Service ports whose policy is Local and that have endpoints, but none on this node. */
+  readonly noLocalEndpoints: { readonly internal: number; readonly external: number };
 }
 
 export interface SyncObserver {

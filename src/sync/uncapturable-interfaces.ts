@@ -1,10 +1,13 @@
 /**
- * Interfaces on which REDIRECT drops what it captures, because they have no address of the packet's family
- * (`nf_nat_redirect.c` returns NF_DROP). Said once for each, with the way out.
+ * Interfaces on which REDIRECT fails, because they have no address of the packet's family (`nf_nat_redirect.c`): IPv4
+ * packets are dropped; IPv6 ones go to the link-local address, where TCP works and the replies of UDP do not find back.
+ * Said once for each, with the way out.
  */
 import type { DesiredState } from '../desired/desired-state.ts';
 import type { Logger } from '../log.ts';
 import type { IpFamily, PerFamily } from '../model/address.ts';
+
+const WHAT_FAILS: PerFamily<string> = { IPv4: 'Service traffic', IPv6: 'Service traffic by UDP' };
 
 /** Names of pods' interfaces come and go for ever; above this many all may be told again. */
 const MAX_TOLD = 4096;
@@ -25,7 +28,7 @@ export class UncapturableInterfaces {
 
   /** Only families in which something is captured count. */
   update(withoutAddress: PerFamily<readonly string[]>, desired: DesiredState): void {
-    const families = new Set<IpFamily>(desired.portals.map((portal) => portal.family));
+    const families = new Set<IpFamily>(desired.capture.portals.map((portal) => portal.family));
     const next = new Set<string>();
     for (const family of families) {
       for (const name of withoutAddress[family]) {
@@ -36,8 +39,8 @@ export class UncapturableInterfaces {
         this.#told.add(key);
         this.#logger.warn(
           { interface: name, family },
-          'Service traffic that enters by this interface is dropped by REDIRECT: the interface has no address of ' +
-            'that family. Give it one (--capture link-local, which needs none, is not in this version)',
+          `${WHAT_FAILS[family]} that enters by this interface is lost to REDIRECT: the interface has no address of ` +
+            'that family. Start the proxy with --capture link-local, which needs none, or give it one',
         );
       }
     }

@@ -54,6 +54,18 @@ describe('how long a client is tied', () => {
     expect(table.endpointOf('client', 1500)).toBeUndefined();
   });
 
+  test('a tie that ran out unseen holds again when the time-out is lengthened, one that was seen does not', () => {
+    const table = makeTable();
+    table.bind('unseen', 'a', 0);
+    table.bind('seen', 'a', 0);
+    expect(table.endpointOf('seen', 1500)).toBeUndefined();
+
+    table.setTimeoutMs(2000);
+
+    expect(table.endpointOf('unseen', 1600)).toBe('a');
+    expect(table.endpointOf('seen', 1600)).toBeUndefined();
+  });
+
   test('expired clients do not stay in memory once anybody is tied', () => {
     const table = makeTable();
     table.bind('first', 'a', 0);

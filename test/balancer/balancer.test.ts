@@ -3,56 +3,17 @@
  * each, and what goes beyond it.
  */
 import { describe, expect, test } from 'vitest';
-import { Balancer } from '../../src/balancer/balancer.ts';
-import type { SessionAffinity } from '../../src/model/service-port.ts';
-import { NO_AFFINITY, clientIP, makeEndpoints } from '../support/snapshots.ts';
+import { NO_AFFINITY, clientIP } from '../support/snapshots.ts';
+import { BalancerFixture as Fixture, keyOf } from './balancer-fixture.ts';
 
 const TIMEOUT_MS = 10_000;
-const NOBODY: ReadonlySet<string> = new Set();
-
-/** A balancer with the clock in the test's hand. */
-class Fixture {
-  readonly balancer: Balancer;
-  now = 0;
-
-  constructor(lasts: readonly number[] = [], affinity: SessionAffinity = NO_AFFINITY, capacity = 100) {
-    this.balancer = new Balancer({ affinityCapacity: capacity, random: () => 0 });
-    this.balancer.setAffinity(affinity);
-    this.balancer.setEndpoints(makeEndpoints(...lasts));
-  }
-
-  set(...lasts: readonly number[]): boolean {
-    return this.balancer.setEndpoints(makeEndpoints(...lasts));
-  }
-
-  /** The last part of the endpoint picked, or undefined; no word yet whether it answers. */
-  pick(client = 'client', excluded: readonly number[] = []): number | undefined {
-    const keys = new Set(excluded.map(keyOf));
-    const picked = this.balancer.pick(client, this.now, keys);
-    return picked === undefined ? undefined : Number(picked.address.split('.')[3]);
-  }
-
-  /** A connection that its endpoint answers. */
-  connect(client = 'client'): number | undefined {
-    const picked = this.pick(client);
-    if (picked !== undefined) this.balancer.succeeded(client, keyOf(picked), this.now);
-    return picked;
-  }
-
-  connects(count: number, client = 'client'): (number | undefined)[] {
-    return Array.from({ length: count }, () => this.connect(client));
-  }
-}
-
-function keyOf(last: number): string {
-  return `10.0.0.${last}:80`;
-}
+const STICKY = { affinity: clientIP(TIMEOUT_MS) };
 
 describe('round robin', () => {
   // TestLoadBalanceFailsWithNoEndpoints
   test('without endpoints there is nobody to pick', () => {
     expect(new Fixture().pick()).toBeUndefined();
-    expect(new Fixture([], clientIP(TIMEOUT_MS)).pick()).toBeUndefined();
+    expect(new Fixture([], STICKY).pick()).toBeUndefined();
   });
 
   // TestLoadBalanceWorksWithSingleEndpoint
@@ -126,7 +87,7 @@ describe('round robin', () => {
 describe('ClientIP affinity', () => {
   // TestStickyLoadBalanceWorksWithNewServiceCalledFirst
   test('a client stays where it is, when affinity was known before the endpoints', () => {
-    const fixture = new Fixture([], clientIP(TIMEOUT_MS));
+    const fixture = new Fixture([], STICKY);
     expect(fixture.connect('one')).toBeUndefined();
 
     fixture.set(1, 2);
@@ -152,7 +113,7 @@ describe('ClientIP affinity', () => {
   });
 
   test('clients share endpoints in turn when they outnumber them', () => {
-    const fixture = new Fixture([1, 2], clientIP(TIMEOUT_MS));
+    const fixture = new Fixture([1, 2], STICKY);
 
     const clients = ['one', 'two', 'three', 'four'];
 
@@ -162,7 +123,7 @@ describe('ClientIP affinity', () => {
 
   // TestStickyLoadBalanceWorksWithMultipleEndpointsRemoveOne
   test('when an endpoint goes only its own clients move', () => {
-    const fixture = new Fixture([1, 2, 3], clientIP(TIMEOUT_MS));
+    const fixture = new Fixture([1, 2, 3], STICKY);
     expect(['one', 'two', 'three'].map((client) => fixture.connect(client))).toEqual([1, 2, 3]);
 
     fixture.set(1, 2);
@@ -176,7 +137,7 @@ describe('ClientIP affinity', () => {
 
   // TestStickyLoadBalanceWorksWithMultipleEndpointsAndUpdates
   test('when all endpoints are replaced every client moves, and stays at its new one', () => {
-    const fixture = new Fixture([1, 2, 3], clientIP(TIMEOUT_MS));
+    const fixture = new Fixture([1, 2, 3], STICKY);
     fixture.connects(1, 'one');
     fixture.connects(1, 'two');
 
@@ -191,8 +152,8 @@ describe('ClientIP affinity', () => {
 
   // TestStickyLoadBalanceWorksWithServiceRemoval
   test('a Service that loses its endpoints leaves the clients of another where they are', () => {
-    const foo = new Fixture([1, 2, 3], clientIP(TIMEOUT_MS));
-    const bar = new Fixture([4, 5], clientIP(TIMEOUT_MS));
+    const foo = new Fixture([1, 2, 3], STICKY);
+    const bar = new Fixture([4, 5], STICKY);
     for (const client of ['one', 'two']) bar.connect(client);
 
     foo.set();
@@ -203,7 +164,7 @@ describe('ClientIP affinity', () => {
 
   // TestStickyLoadBalanceWorksWithEndpointFails
   test('a client whose endpoint fails is tied to the one that answers instead', () => {
-    const fixture = new Fixture([1, 2, 3], clientIP(TIMEOUT_MS));
+    const fixture = new Fixture([1, 2, 3], STICKY);
     fixture.connect('one');
     expect(fixture.pick('one')).toBe(1);
 
@@ -217,7 +178,7 @@ describe('ClientIP affinity', () => {
   });
 
   test('a failure of one client leaves the others at that endpoint', () => {
-    const fixture = new Fixture([1, 2], clientIP(TIMEOUT_MS));
+    const fixture = new Fixture([1, 2], STICKY);
     expect(['one', 'two', 'three'].map((client) => fixture.connect(client))).toEqual([1, 2, 1]);
 
     fixture.balancer.failed('one', keyOf(1));
@@ -226,7 +187,7 @@ describe('ClientIP affinity', () => {
   });
 
   test('a failure does not renew', () => {
-    const fixture = new Fixture([1, 2], clientIP(TIMEOUT_MS));
+    const fixture = new Fixture([1, 2], STICKY);
     fixture.connect('one');
     fixture.now = TIMEOUT_MS - 1;
     // Its connection is tried at its endpoint, and nobody ever says that it was answered.
@@ -238,7 +199,7 @@ describe('ClientIP affinity', () => {
   });
 
   test('every connection that is answered renews', () => {
-    const fixture = new Fixture([1, 2], clientIP(TIMEOUT_MS));
+    const fixture = new Fixture([1, 2], STICKY);
     for (let connection = 0; connection < 5; connection += 1) {
       expect(fixture.connect('one')).toBe(1);
       fixture.now += TIMEOUT_MS;
@@ -250,14 +211,14 @@ describe('ClientIP affinity', () => {
   });
 
   test('the first connections of a client stay together, though none has been answered yet', () => {
-    const fixture = new Fixture([1, 2, 3], clientIP(TIMEOUT_MS));
+    const fixture = new Fixture([1, 2, 3], STICKY);
 
     expect([fixture.pick('one'), fixture.pick('one'), fixture.pick('one')]).toEqual([1, 1, 1]);
     expect(fixture.pick('two')).toBe(2);
   });
 
   test('of two connections that failed at one endpoint both go to the same next one', () => {
-    const fixture = new Fixture([1, 2, 3], clientIP(TIMEOUT_MS));
+    const fixture = new Fixture([1, 2, 3], STICKY);
     fixture.pick('one');
     fixture.pick('one');
 
@@ -269,7 +230,7 @@ describe('ClientIP affinity', () => {
   });
 
   test('an exclusion alone does not untie a client', () => {
-    const fixture = new Fixture([1, 2], clientIP(TIMEOUT_MS));
+    const fixture = new Fixture([1, 2], STICKY);
     fixture.connect('one');
 
     expect(fixture.pick('one', [1])).toBe(2);
@@ -279,7 +240,7 @@ describe('ClientIP affinity', () => {
 
   // #25314
   test('a Service that has no endpoint for a moment keeps its clients where they were', () => {
-    const fixture = new Fixture([1, 2, 3], clientIP(TIMEOUT_MS));
+    const fixture = new Fixture([1, 2, 3], STICKY);
     expect(['one', 'two', 'three'].map((client) => fixture.connect(client))).toEqual([1, 2, 3]);
 
     fixture.set();
@@ -291,7 +252,7 @@ describe('ClientIP affinity', () => {
   });
 
   test('an endpoint that is gone by the time it answers ties nobody', () => {
-    const fixture = new Fixture([1, 2], clientIP(TIMEOUT_MS));
+    const fixture = new Fixture([1, 2], STICKY);
     expect(fixture.pick('one')).toBe(1);
     fixture.set(2);
 
@@ -302,7 +263,7 @@ describe('ClientIP affinity', () => {
   });
 
   test('a changed time-out holds at once', () => {
-    const fixture = new Fixture([1, 2], clientIP(TIMEOUT_MS));
+    const fixture = new Fixture([1, 2], STICKY);
     fixture.connect('one');
     fixture.now = 600;
 
@@ -312,7 +273,7 @@ describe('ClientIP affinity', () => {
   });
 
   test('affinity that is switched off frees everybody, also when it is switched on again', () => {
-    const fixture = new Fixture([1, 2], clientIP(TIMEOUT_MS));
+    const fixture = new Fixture([1, 2], STICKY);
     fixture.connect('one');
     fixture.balancer.setAffinity(NO_AFFINITY);
     expect(fixture.balancer.affinityEntries).toBe(0);
@@ -324,11 +285,11 @@ describe('ClientIP affinity', () => {
   });
 
   test('its table is capped, and tells what it forgot', () => {
-    const fixture = new Fixture([1, 2, 3], clientIP(TIMEOUT_MS), 2);
+    const fixture = new Fixture([1, 2, 3], { ...STICKY, capacity: 2 });
     for (const client of ['one', 'two', 'three']) fixture.connect(client);
 
     expect(fixture.balancer.affinityEntries).toBe(2);
     expect(fixture.balancer.affinityEvictions).toBe(1);
-    expect(fixture.balancer.pick('three', fixture.now, NOBODY)?.key).toBe(keyOf(3));
+    expect(fixture.pick('three')).toBe(3);
   });
 });

@@ -1,8 +1,11 @@
 import { describe, expect, test } from 'vitest';
 import { RoundRobin } from '../../src/balancer/round-robin.ts';
+import type { PickRequest } from '../../src/balancer/scheduler.ts';
 import { makeEndpoints } from '../support/snapshots.ts';
 
 const everyone = (): boolean => true;
+/** Round robin does not look at it. */
+const ANYBODY: PickRequest = { client: '', destination: '' };
 
 /** At its first endpoint, unless told. */
 function makeRoundRobin(lasts: readonly number[], random = 0): RoundRobin {
@@ -19,7 +22,7 @@ function picks(
 ): (number | undefined)[] {
   const keys = new Set(makeEndpoints(...excluded).map(({ key }) => key));
   return Array.from({ length: count }, () => {
-    const picked = roundRobin.pick(({ key }) => !keys.has(key));
+    const picked = roundRobin.pick(ANYBODY, ({ key }) => !keys.has(key));
     return picked === undefined ? undefined : Number(picked.address.split('.')[3]);
   });
 }
@@ -164,5 +167,5 @@ test('an excluded endpoint is passed over, and the position is behind the one pi
   const roundRobin = makeRoundRobin([1, 2, 3]);
 
   expect(picks(roundRobin, 1, [1])).toEqual([2]);
-  expect(roundRobin.pick(everyone)?.address).toBe('10.0.0.3');
+  expect(roundRobin.pick(ANYBODY, everyone)?.address).toBe('10.0.0.3');
 });

@@ -6,6 +6,7 @@ import type { FlagTable } from '../../src/cli/flags.ts';
 import { renderHelp } from '../../src/cli/help.ts';
 import { IGNORED_FLAGS, KUBE_PROXY_FLAGS, REFUSED_FLAGS } from '../../src/cli/kube-proxy-flags.ts';
 import { ProxyError } from '../../src/errors.ts';
+import { SCHEDULERS } from '../../src/model/service-policy.ts';
 
 function run(...args: string[]) {
   return configFromArgs(['--manifests', '/etc/services', ...args]);
@@ -40,6 +41,12 @@ describe('the configuration', () => {
         minSyncPeriodMs: 1_000,
         listenerGracePeriodMs: 1_000,
         drainTimeoutMs: 30_000,
+        scheduler: 'rr',
+        nodePortAddresses: [],
+        localhostNodePorts: true,
+        disableExternalIPs: false,
+        externalClusterIP: true,
+        localDetection: { kind: 'none' },
         dialTimeoutsMs: [250, 500, 1_000, 2_000],
         halfCloseTimeoutMs: 3_600_000,
         udpRepliedTimeoutMs: 120_000,
@@ -67,6 +74,13 @@ describe('the configuration', () => {
     { args: ['--hostname-override', ' Node-A '], key: 'hostnameOverride', value: 'node-a' },
     { args: ['--proxy-mode=userspace'], key: 'capture', value: 'redirect' },
     { args: ['--proxy-mode='], key: 'capture', value: 'redirect' },
+    { args: ['--capture=redirect'], key: 'capture', value: 'redirect' },
+    { args: ['--capture', 'link-local'], key: 'capture', value: 'link-local' },
+    { args: ['--iptables-localhost-nodeports'], key: 'localhostNodePorts', value: true },
+    { args: ['--iptables-localhost-nodeports=false'], key: 'localhostNodePorts', value: false },
+    { args: ['--disable-external-ips'], key: 'disableExternalIPs', value: true },
+    { args: ['--disable-external-ips=false'], key: 'disableExternalIPs', value: false },
+    { args: ['--external-clusterip'], key: 'externalClusterIP', value: true },
     {
       args: ['--proxy-port-range', '1024-65535'],
       key: 'proxyPortRange',
@@ -123,8 +137,14 @@ describe('the configuration', () => {
 
   it.each([
     { args: ['--proxy-mode', 'iptables'], says: ['--proxy-mode', '"iptables"', '"userspace"'] },
-    { args: ['--capture', 'link-local'], says: ['--capture', '"link-local"', 'later version'] },
-    { args: ['--capture', 'tproxy'], says: ['--capture', '"tproxy"', '"redirect"'] },
+    { args: ['--capture', 'tproxy'], says: ['--capture', '"tproxy"', '"redirect" or "link-local"'] },
+    { args: ['--capture='], says: ['--capture', '""', '"redirect" or "link-local"'] },
+    { args: ['--iptables-localhost-nodeports=maybe'], says: ['--iptables-localhost-nodeports', '"maybe"'] },
+    { args: ['--disable-external-ips=maybe'], says: ['--disable-external-ips', '"maybe"', 'true or false'] },
+    { args: ['--external-clusterip=maybe'], says: ['--external-clusterip', '"maybe"', 'true or false'] },
+    { args: ['--scheduler='], says: ['--scheduler', '""', '"rr" or "random" or "lc"'] },
+    { args: ['--scheduler', 'wrr'], says: ['--scheduler', '"wrr"', '"rr" or "random" or "lc"', '"nq"'] },
+    { args: ['--scheduler', 'RR'], says: ['--scheduler', '"RR"', '"rr"'] },
     { args: ['--proxy-port-range', '80-90'], says: ['--proxy-port-range', '"80-90"', '1024 to 65535'] },
     { args: ['--proxy-port-range', '30000-20000'], says: ['--proxy-port-range', 'A <= B'] },
     { args: ['--proxy-port-range', '65000+1000'], says: ['--proxy-port-range', '65535'] },
@@ -160,6 +180,10 @@ describe('the configuration', () => {
     expect(fault.code).toBe('ERR_FLAG_VALUE');
     for (const part of says) expect(fault.message).toContain(part);
   });
+});
+
+it.each([...SCHEDULERS])('the scheduler can be %s', (name) => {
+  expect(run('--scheduler', name).config.scheduler).toBe(name);
 });
 
 describe('an API server as the source', () => {
@@ -260,6 +284,9 @@ describe('the command', () => {
     { args: ['--help', '--version', '--cleanup'], command: 'help' },
     { args: ['-h'], command: 'help' },
     { args: ['--config=x', '--iptables-min-sync-period=1h', '--help'], command: 'help' },
+    { args: ['--external-clusterip=false', '--help'], command: 'help' },
+    { args: ['--detect-local-mode=BridgeInterface', '--version'], command: 'version' },
+    { args: ['--nodeport-addresses=primary,10.0.0.0/8', '-h'], command: 'help' },
   ])('of $args is $command', ({ args, command }) => {
     expect(configFromArgs(args).command).toBe(command);
   });
@@ -277,8 +304,8 @@ describe("kube-proxy's other flags", () => {
     const { command, warnings } = run(
       '--masquerade-all',
       '--iptables_masquerade_bit=14',
-      '--cluster-cidr',
-      '10.244.0.0/16',
+      '--kube-api-qps',
+      '5',
       '--feature-gates=A=true,B=false',
       '--ipvs-strict-arp',
       '--conntrack-max-per-core=0',
@@ -288,6 +315,13 @@ describe("kube-proxy's other flags", () => {
     expect(warnings).toHaveLength(7);
     expect(warnings).toContain('--logging-format "text" is ignored: output is JSON');
     expect(warnings).toContain('--ipvs-strict-arp is ignored: there is no ipvs mode here');
+  });
+
+  it('say where to choose a scheduler instead', () => {
+    expect(run('--ipvs-scheduler=lc')).toMatchObject({
+      config: { scheduler: 'rr' },
+      warnings: ['--ipvs-scheduler is ignored: there is no ipvs mode here; use --scheduler'],
+    });
   });
 
   it.each([...IGNORED_FLAGS.keys()])('--%s is accepted and warned of', (name) => {
@@ -341,23 +375,30 @@ describe('/configz', () => {
       kind: 'KubeProxyConfiguration',
       bindAddressHardFail: false,
       clientConnection: { kubeconfig: '' },
+      clusterCIDR: '',
+      detectLocal: { bridgeInterface: '', interfaceNamePrefix: '' },
+      detectLocalMode: 'ClusterCIDR',
       healthzBindAddress: '',
       hostnameOverride: 'n1',
-      iptables: { minSyncPeriod: '1s', syncPeriod: '30s' },
+      iptables: { localhostNodePorts: true, minSyncPeriod: '1s', syncPeriod: '30s' },
       logging: { format: 'json', verbosity: 2 },
       metricsBindAddress: '127.0.0.1:10249',
       mode: 'userspace',
+      nodePortAddresses: [],
       portRange: '20000-29999',
       udpIdleTimeout: '2m0s',
       userspaceProxy: {
         affinityTableSize: 65_536,
         capture: 'redirect',
         dialTimeouts: ['250ms', '500ms', '1s', '2s'],
+        disableExternalIPs: false,
         drainTimeout: '30s',
+        externalClusterIP: true,
         listenerGracePeriod: '1s',
         manifests: ['/etc/services'],
         masters: [],
         maxUDPSessions: 4_096,
+        scheduler: 'rr',
         serviceProxyName: '',
         stateDir: '/run/kube-userspace-proxy',
         tcpHalfCloseTimeout: '1h0m0s',
@@ -382,6 +423,68 @@ describe('/configz', () => {
         serviceProxyName: 'edge',
         watchStallTimeout: '1m30s',
       },
+    });
+  });
+
+  it('tells whose traffic is served, and where', () => {
+    const { config } = run(
+      '--capture=link-local',
+      '--scheduler=lc',
+      '--iptables-localhost-nodeports=false',
+      '--disable-external-ips',
+      '--external-clusterip=false',
+      '--cluster-cidr=10.244.0.0/16,fd00:10:244::/56',
+      '--nodeport-addresses=10.0.0.7/8',
+      '--nodeport-addresses=FD00::/8',
+    );
+    expect(kubeProxyConfigurationFromConfig(config)).toMatchObject({
+      clusterCIDR: '10.244.0.0/16,fd00:10:244::/56',
+      iptables: { localhostNodePorts: false },
+      nodePortAddresses: ['10.0.0.0/8', 'fd00::/8'],
+      userspaceProxy: {
+        capture: 'link-local',
+        disableExternalIPs: true,
+        externalClusterIP: false,
+        scheduler: 'lc',
+      },
+    });
+  });
+
+  it('tells that NodePorts are served at the InternalIPs of the Node', () => {
+    const { config } = run('--nodeport-addresses=primary');
+    expect(kubeProxyConfigurationFromConfig(config).nodePortAddresses).toEqual(['primary']);
+  });
+
+  it.each([
+    {
+      args: ['--cluster-cidr=10.0.0.0/8'],
+      mode: 'ClusterCIDR',
+      clusterCIDR: '10.0.0.0/8',
+      detectLocal: { bridgeInterface: '', interfaceNamePrefix: '' },
+    },
+    {
+      args: ['--detect-local-mode=NodeCIDR', '--cluster-cidr=10.0.0.0/8'],
+      mode: 'NodeCIDR',
+      clusterCIDR: '',
+      detectLocal: { bridgeInterface: '', interfaceNamePrefix: '' },
+    },
+    {
+      args: ['--detect-local-mode=BridgeInterface', '--pod-bridge-interface=cni0'],
+      mode: 'BridgeInterface',
+      clusterCIDR: '',
+      detectLocal: { bridgeInterface: 'cni0', interfaceNamePrefix: '' },
+    },
+    {
+      args: ['--detect-local-mode=InterfaceNamePrefix', '--pod-interface-name-prefix=cali'],
+      mode: 'InterfaceNamePrefix',
+      clusterCIDR: '',
+      detectLocal: { bridgeInterface: '', interfaceNamePrefix: 'cali' },
+    },
+  ])('tells how pods are known with $args', ({ args, mode, clusterCIDR, detectLocal }) => {
+    expect(kubeProxyConfigurationFromConfig(run(...args).config)).toMatchObject({
+      clusterCIDR,
+      detectLocal,
+      detectLocalMode: mode,
     });
   });
 });

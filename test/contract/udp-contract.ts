@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import type { SocketAddress } from '../../src/engine/engine.ts';
 import { type UdpPeer, closedUdpPort, openUdpEcho, openUdpPeer } from '../support/loopback-udp.ts';
-import { REFUSE, dialTo, later } from '../support/recording-policy.ts';
+import { REFUSE, dialTo, dialWith, later } from '../support/recording-policy.ts';
 import { waitFor } from '../support/wait.ts';
 import { type CreateEngine, EngineFixture, LOOPBACK, makeBytes } from './engine-fixture.ts';
 
@@ -54,6 +54,22 @@ export function describeUdpContract(createEngine: CreateEngine): void {
   });
 
   describe('UDP sessions', () => {
+    test('a preamble is ignored: the backend gets the datagrams of the client and nothing else', async () => {
+      const fixture = new EngineFixture(createEngine);
+      const backend = await openUdpEcho();
+      fixture.policy.decide = () => dialWith(Buffer.from('PROXY'), backend);
+      const listener = await fixture.listen('UDP');
+      const client = await openUdpPeer();
+
+      await client.send('hello', listener);
+      await client.datagram();
+      await fixture.engine.close(listener.id);
+
+      expect(backend.texts).toEqual(['hello']);
+      expect(client.texts).toEqual(['hello']);
+      expect(await fixture.closed(await fixture.session())).toMatchObject({ bytesIn: 5, bytesOut: 5 });
+    });
+
     test('a reply leaves from the address that its client used', async () => {
       const fixture = new EngineFixture(createEngine);
       const backend = await openUdpEcho();

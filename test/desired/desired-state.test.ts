@@ -2,19 +2,19 @@
 import type { V1EndpointSlice, V1Service } from '@kubernetes/client-node';
 import { describe, expect, test } from 'vitest';
 import { type DesiredState, buildDesiredState } from '../../src/desired/desired-state.ts';
-import type { IpAddress } from '../../src/model/address.ts';
 import { snapshotFromObjects } from '../../src/model/snapshot.ts';
 import { type ServiceTweak, makeService, makeSlice } from '../support/objects.ts';
 import { Random, seeds } from '../support/random.ts';
-import { NODE_ADDRESSES, desiredFrom } from '../support/rule-fixture.ts';
+import { type NodeTweak, desiredFrom, makeNodeInfo, makeNodeView } from '../support/rule-fixture.ts';
+import { addresses } from '../support/snapshots.ts';
 
 const dualStack: ServiceTweak = ({ spec }) => {
   spec.clusterIPs = ['10.96.0.10', 'fd00:96::a'];
 };
 
 /** `clusterIP 10.96.0.10:80/TCP -> default/web:http` or `-> reject`, in order. */
-function portalTexts({ portals }: DesiredState): string[] {
-  return portals.map((portal) => {
+function portalTexts({ capture }: DesiredState): string[] {
+  return capture.portals.map((portal) => {
     const place = portal.kind === 'nodePort' ? `any ${portal.family}` : portal.address;
     const target = portal.target.kind === 'reject' ? 'reject' : portal.servicePortName;
     return `${portal.kind} ${place} ${portal.port}/${portal.protocol} -> ${target}`;
@@ -45,10 +45,10 @@ describe('portals', () => {
     );
     expect(portalTexts(desired)).toEqual([
       'clusterIP 10.96.0.10 80/TCP -> default/web:http',
-      'clusterIP fd00:96::a 80/TCP -> default/web:http',
       'externalIP 192.0.2.7 80/TCP -> default/web:http',
-      'externalIP 2001:db8::7 80/TCP -> default/web:http',
       'nodePort any IPv4 30080/TCP -> default/web:http',
+      'clusterIP fd00:96::a 80/TCP -> default/web:http',
+      'externalIP 2001:db8::7 80/TCP -> default/web:http',
       'nodePort any IPv6 30080/TCP -> default/web:http',
     ]);
     expect(desired.problems).toEqual([]);
@@ -70,7 +70,7 @@ describe('portals', () => {
       'nodePort any IPv4 30080/TCP -> default/web:http',
     ]);
     expect(endpointKeys(desired)).toEqual({ 'default/web:http/TCP/IPv4/cluster': ['10.244.1.1:8080'] });
-    expect(desiredFrom([web], slices, { families: [] })).toMatchObject({ portals: [] });
+    expect(desiredFrom([web], slices, { families: [] }).capture.portals).toEqual([]);
   });
 
   test('without endpoints reject, but the listener is there for when they come', () => {
@@ -213,7 +213,7 @@ describe('two Services that claim one place', () => {
     const a = makeService('a');
     const b = makeService('b');
     const first = desiredFrom([a, b]);
-    expect(first.portals).toMatchObject([{ servicePortName: 'default/a:http' }]);
+    expect(first.capture.portals).toMatchObject([{ servicePortName: 'default/a:http' }]);
     expect(desiredFrom([b, a])).toEqual(first);
   });
 
@@ -228,7 +228,7 @@ describe('two Services that claim one place', () => {
       makeService('d', ({ spec }) => void (spec.clusterIP = 'fd00:96::a')),
     ];
     expect(desiredFrom(services).problems).toEqual([]);
-    expect(desiredFrom(services).portals).toHaveLength(4);
+    expect(desiredFrom(services).capture.portals).toHaveLength(4);
   });
 
   test('an externalIP that is the clusterIP of another Service goes by age too', () => {
@@ -253,7 +253,9 @@ describe('an endpoint that is itself a captured portal is unusable and reported:
   const db = makeService('db', ({ spec }) => {
     spec.clusterIP = '10.96.0.20';
     spec.ports = [{ name: 'http', port: 5432 }];
+    spec.loadBalancerSourceRanges = ['203.0.113.0/24'];
   });
+  db.status = { loadBalancer: { ingress: [{ ip: '198.51.100.20' }] } };
   const at = (service: string, address: string, port: number): V1EndpointSlice =>
     makeSlice(service, [address], (slice) => void (slice.ports = [{ name: 'http', port }]));
 
@@ -264,6 +266,11 @@ describe('an endpoint that is itself a captured portal is unusable and reported:
       name: 'its own NodePort at the node',
       slices: [at('web', '192.168.77.2', 30_080)],
       owner: 'default/web:http',
+    },
+    {
+      name: 'the load balancer address of another Service, whoever that lets in',
+      slices: [at('web', '198.51.100.20', 5432), at('db', '10.244.1.1', 5432)],
+      owner: 'default/db:http',
     },
     {
       name: 'the clusterIP of another Service',
@@ -346,6 +353,64 @@ describe('an endpoint that is itself a captured portal is unusable and reported:
   });
 });
 
+describe('"primary" of --nodeport-addresses', () => {
+  const nodePort: ServiceTweak = ({ spec }) => {
+    spec.ports = [{ name: 'http', port: 80, nodePort: 30_080 }];
+  };
+  const dualNodePort: ServiceTweak = (service) => {
+    dualStack(service);
+    nodePort(service);
+  };
+  const primary = { nodePortAddresses: 'primary' } as const;
+  const onlyIPv4 = makeNodeInfo({ internalIPs: addresses('192.168.77.2') });
+
+  test.each<{ name: string; service: ServiceTweak; node: NodeTweak; families: readonly string[] }>([
+    {
+      name: 'that means no address is reported, for each family of a NodePort',
+      service: dualNodePort,
+      node: { settings: primary },
+      families: ['IPv4', 'IPv6'],
+    },
+    {
+      name: 'is reported for the family alone that has none',
+      service: dualNodePort,
+      node: { settings: primary, node: onlyIPv4 },
+      families: ['IPv6'],
+    },
+    {
+      name: 'is no concern in a family that no NodePort is of',
+      service: nodePort,
+      node: { settings: primary, node: onlyIPv4 },
+      families: [],
+    },
+    {
+      name: 'is no concern in a family that is not captured here',
+      service: dualNodePort,
+      node: { settings: primary, node: onlyIPv4, families: ['IPv4'] },
+      families: [],
+    },
+    {
+      name: 'is no concern without NodePorts',
+      service: dualStack,
+      node: { settings: primary },
+      families: [],
+    },
+    { name: 'is no concern where it is not asked for', service: dualNodePort, node: {}, families: [] },
+  ])('$name', ({ service, node, families }) => {
+    const { problems, capture } = desiredFrom([makeService('web', service)], [], node);
+    expect(problems).toEqual(
+      families.map((family) => ({
+        code: 'ERR_NODE_ADDRESS',
+        object: 'Node node1',
+        field: 'status.addresses',
+        message: `no InternalIP of ${family} is known, which --nodeport-addresses primary asks for: no NodePort is served in that family`,
+      })),
+    );
+    const served = capture.portals.filter(({ kind }) => kind === 'nodePort').map(({ family }) => family);
+    expect(served.filter((family) => families.includes(family))).toEqual([]);
+  });
+});
+
 describe('equal inputs give equal outputs', () => {
   test.each(seeds(5))('in whatever order objects and maps come (seed %i)', (seed) => {
     const random = new Random(seed);
@@ -372,7 +437,7 @@ describe('equal inputs give equal outputs', () => {
       JSON.stringify(desired, (_, value: unknown) =>
         value instanceof Map || value instanceof Set ? [...(value as Iterable<unknown>)] : value,
       );
-    const view = { families: ['IPv4', 'IPv6'] as const, addresses: new Set(NODE_ADDRESSES as IpAddress[]) };
+    const view = makeNodeView();
     const first = text(desiredFrom(services, slices));
     for (let round = 0; round < 20; round += 1) {
       const snapshot = snapshotFromObjects({
@@ -392,7 +457,7 @@ describe('equal inputs give equal outputs', () => {
     const services = [makeService('web', dualStack)];
     const snapshot = snapshotFromObjects({ services, endpointSlices: [makeSlice('web', ['10.244.1.1'])] });
     const copy = structuredClone(snapshot);
-    buildDesiredState(snapshot, { families: ['IPv4', 'IPv6'], addresses: new Set() });
+    buildDesiredState(snapshot, makeNodeView());
     expect(snapshot).toEqual(copy);
   });
 });

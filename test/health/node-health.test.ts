@@ -44,6 +44,8 @@ const passBegun: Step = ({ health }) => health.syncStarted();
 const passEnded: Step = ({ health }) => health.syncSucceeded();
 const synced: Step = ({ health }) => sync(health);
 const stop: Step = ({ health }) => health.stop();
+const eligible: Step = ({ health }) => health.setNodeEligible(true);
+const ineligible: Step = ({ health }) => health.setNodeEligible(false);
 const after =
   (seconds: number): Step =>
   (fixture) =>
@@ -157,6 +159,33 @@ test.each<{ name: string; steps: Step[]; verdict: { healthy: boolean; alive: boo
   expect(fixture.verdict).toEqual(verdict);
 });
 
+test.each<{ name: string; steps: Step[]; isProxyHealthy: boolean }>([
+  { name: 'well before the first sync', steps: [], isProxyHealthy: true },
+  { name: 'well on a node that is not eligible', steps: [ineligible, synced], isProxyHealthy: true },
+  {
+    name: 'ill when a change waits too long',
+    steps: [eligible, synced, queued, after(25)],
+    isProxyHealthy: false,
+  },
+  {
+    name: 'well again after a late sync',
+    steps: [eligible, queued, after(25), synced],
+    isProxyHealthy: true,
+  },
+  { name: 'ill once stopped', steps: [eligible, synced, stop], isProxyHealthy: false },
+  {
+    name: 'ill once stopped, whatever is synced',
+    steps: [eligible, stop, queued, synced],
+    isProxyHealthy: false,
+  },
+])('health check node ports call the proxy $name', ({ steps, isProxyHealthy }) => {
+  const fixture = new Fixture({ hasNodeObject: true });
+
+  for (const step of steps) step(fixture);
+
+  expect(fixture.health.isProxyHealthy()).toBe(isProxyHealthy);
+});
+
 test('the node is eligible until the stop', () => {
   const { health } = new Fixture();
   expect(health.report().nodeEligible).toBe(true);
@@ -166,8 +195,6 @@ test('the node is eligible until the stop', () => {
   expect(health.report().nodeEligible).toBe(false);
 });
 
-const eligible: Step = ({ health }) => health.setNodeEligible(true);
-const ineligible: Step = ({ health }) => health.setNodeEligible(false);
 const UNWANTED = { healthy: false, alive: true };
 
 describe('with a Node object', () => {

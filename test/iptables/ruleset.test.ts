@@ -78,11 +78,11 @@ COMMIT
 -A USERSPACE-PROXY-INVALID -m addrtype --dst-type LOCAL -m comment --comment "NodePorts: after the addresses" -j USERSPACE-PROXY-NODEPORTS
 -A USERSPACE-PROXY-NODEPORTS -p tcp -m comment --comment "ports 30080 to 30143" -m tcp --dport 30080:30143 -j USERSPACE-PROXY-NP-T30080
 -A USERSPACE-PROXY-NODEPORTS -p udp -m comment --comment "ports 30016 to 30079" -m udp --dport 30016:30079 -j USERSPACE-PROXY-NP-U30016
--A USERSPACE-PROXY-10.96.0 -d 10.96.0.10/32 -p tcp -m comment --comment "default/web:http" -m tcp --dport 80 -j DROP
--A USERSPACE-PROXY-10.96.1 -d 10.96.1.10/32 -p udp -m comment --comment "default/dns:dns" -m udp --dport 53 -j DROP
--A USERSPACE-PROXY-192.0.2 -d 192.0.2.7/32 -p tcp -m comment --comment "default/web:http" -m tcp --dport 80 -j DROP
--A USERSPACE-PROXY-NP-T30080 -p tcp -m comment --comment "default/web:http" -m tcp --dport 30080 -j DROP
--A USERSPACE-PROXY-NP-U30016 -p udp -m comment --comment "default/dns:dns" -m udp --dport 30053 -j DROP
+-A USERSPACE-PROXY-10.96.0 -d 10.96.0.10/32 -p tcp -m comment --comment "default/web:http is not for stray packets" -m tcp --dport 80 -j DROP
+-A USERSPACE-PROXY-10.96.1 -d 10.96.1.10/32 -p udp -m comment --comment "default/dns:dns is not for stray packets" -m udp --dport 53 -j DROP
+-A USERSPACE-PROXY-192.0.2 -d 192.0.2.7/32 -p tcp -m comment --comment "default/web:http is not for stray packets" -m tcp --dport 80 -j DROP
+-A USERSPACE-PROXY-NP-T30080 -p tcp -m comment --comment "default/web:http is not for stray packets" -m tcp --dport 30080 -j DROP
+-A USERSPACE-PROXY-NP-U30016 -p udp -m comment --comment "default/dns:dns is not for stray packets" -m udp --dport 30053 -j DROP
 -A USERSPACE-PROXY-NO-ENDPT -d 10.96.1.0/24 -m comment --comment "addresses in 10.96.1.0/24" -j USERSPACE-PROXY-R10.96.1
 -A USERSPACE-PROXY-R10.96.1 -d 10.96.1.10/32 -p udp -m comment --comment "default/dns:dns has no endpoints" -m udp --dport 53 -j REJECT --reject-with icmp-port-unreachable
 -A USERSPACE-PROXY-NO-ENDPT-X -m addrtype --dst-type LOCAL -m comment --comment "NodePorts: after the addresses" -j USERSPACE-PROXY-NO-ENDPT-XN
@@ -145,10 +145,10 @@ COMMIT
 -A USERSPACE-PROXY-INVALID -m addrtype --dst-type LOCAL -m comment --comment "NodePorts: after the addresses" -j USERSPACE-PROXY-NODEPORTS
 -A USERSPACE-PROXY-NODEPORTS -p tcp -m comment --comment "ports 30080 to 30143" -m tcp --dport 30080:30143 -j USERSPACE-PROXY-NP-T30080
 -A USERSPACE-PROXY-NODEPORTS -p udp -m comment --comment "ports 30016 to 30079" -m udp --dport 30016:30079 -j USERSPACE-PROXY-NP-U30016
--A USERSPACE-PROXY-9a76768b4a11 -d fd00:96::a/128 -p tcp -m comment --comment "default/web:http" -m tcp --dport 80 -j DROP
--A USERSPACE-PROXY-a67753464574 -d fd00:96::1:10/128 -p udp -m comment --comment "default/dns:dns" -m udp --dport 53 -j DROP
--A USERSPACE-PROXY-NP-T30080 -p tcp -m comment --comment "default/web:http" -m tcp --dport 30080 -j DROP
--A USERSPACE-PROXY-NP-U30016 -p udp -m comment --comment "default/dns:dns" -m udp --dport 30053 -j DROP
+-A USERSPACE-PROXY-9a76768b4a11 -d fd00:96::a/128 -p tcp -m comment --comment "default/web:http is not for stray packets" -m tcp --dport 80 -j DROP
+-A USERSPACE-PROXY-a67753464574 -d fd00:96::1:10/128 -p udp -m comment --comment "default/dns:dns is not for stray packets" -m udp --dport 53 -j DROP
+-A USERSPACE-PROXY-NP-T30080 -p tcp -m comment --comment "default/web:http is not for stray packets" -m tcp --dport 30080 -j DROP
+-A USERSPACE-PROXY-NP-U30016 -p udp -m comment --comment "default/dns:dns is not for stray packets" -m udp --dport 30053 -j DROP
 -A USERSPACE-PROXY-NO-ENDPT -d fd00:96::1:0/120 -m comment --comment "addresses in fd00:96::1:0/120" -j USERSPACE-PROXY-Ra6775346457
 -A USERSPACE-PROXY-Ra6775346457 -d fd00:96::1:10/128 -p udp -m comment --comment "default/dns:dns has no endpoints" -m udp --dport 53 -j REJECT --reject-with icmp6-port-unreachable
 -A USERSPACE-PROXY-NO-ENDPT-X -m addrtype --dst-type LOCAL -m comment --comment "NodePorts: after the addresses" -j USERSPACE-PROXY-NO-ENDPT-XN
@@ -218,7 +218,12 @@ test('the longest chain names there can be fit', () => {
 });
 
 test('a portal whose listener has no proxy port is not redirected but rejected', () => {
-  const rules = buildRuleSet('IPv4', { desired, proxyPorts: new Map(), guardedPorts: [] });
+  const rules = buildRuleSet('IPv4', {
+    capture: desired.capture,
+    proxyPorts: new Map(),
+    guardedPorts: [],
+    diversion: { kind: 'redirect' },
+  });
   const targets = [...rules.nat.chains.values()].flat().map(({ target }) => target.kind);
   expect(targets.filter((kind) => kind !== 'jump')).toEqual([]);
   const rejected = [...rules.filter.chains.values()].flat().filter(({ target }) => target.kind === 'reject');

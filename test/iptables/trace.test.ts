@@ -198,8 +198,16 @@ describe('direct access to a proxy port', () => {
       port: 25_000,
       servicePortName: 'default/new:http',
     } as const;
-    const input = { desired: desiredFrom([]), proxyPorts: new Map(), guardedPorts: [guard] };
-    const guarded = tracerOf(firstLoadOf(buildRuleSet('IPv4', input)));
+    const guarded = tracerOf(
+      firstLoadOf(
+        buildRuleSet('IPv4', {
+          capture: desiredFrom([]).capture,
+          proxyPorts: new Map(),
+          guardedPorts: [guard],
+          diversion: { kind: 'redirect' },
+        }),
+      ),
+    );
     expect(outcome('input', { ...local, dport: 25_000 }, guarded).verdict).toBe('tcp-reset');
   });
 
@@ -328,10 +336,10 @@ describe('a portal without endpoints', () => {
 
 test('a tracer that is shown a rule it does not know refuses it', () => {
   for (const spec of [
-    '-s 10.0.0.0/8 -j ACCEPT',
+    '-s 10.0.0.0/8 -m mark --mark 0x1 -j ACCEPT',
     '-p tcp --dport 80 -j ACCEPT',
     '-m set --match-set a dst -j ACCEPT',
-    '-j DNAT --to-destination 10.0.0.1:80',
+    '-p tcp -j DNAT --to-destination 10.0.0.1-10.0.0.9:80',
     '-p tcp -m tcp ! --dport 80 -j ACCEPT',
     '-m comment --comment "a" ACCEPT',
     '-j ACCEPT --now',

@@ -6,6 +6,7 @@ import {
   groupsOfIPv6,
   hostPortText,
   parseIpAddress,
+  parseSloppyIpAddress,
   specialRangeOf,
 } from '../../src/model/address.ts';
 import { Random, seeds } from '../support/random.ts';
@@ -51,6 +52,43 @@ describe('parseIpAddress', () => {
     { name: 'a group of five digits', text: 'fd00::12345' },
   ])('refuses $name', ({ text }) => {
     expect(parseIpAddress(text)).toBeUndefined();
+  });
+});
+
+describe('parseSloppyIpAddress reads as Kubernetes does', () => {
+  test.each([
+    { name: 'an address as it is', text: '10.96.0.10', expected: '10.96.0.10' },
+    { name: 'leading zeros as nothing, never as octal', text: '010.0.0.08', expected: '10.0.0.8' },
+    { name: 'many leading zeros', text: '000010.000.00.001', expected: '10.0.0.1' },
+    { name: 'IPv6 in canonical form', text: 'FD00:0::01', expected: 'fd00::1' },
+    { name: 'IPv4 in IPv6 as IPv4', text: '::ffff:10.0.0.1', expected: '10.0.0.1' },
+    { name: 'IPv4 in IPv6 in hexadecimal', text: '0:0:0:0:0:FFFF:a00:1', expected: '10.0.0.1' },
+    { name: 'IPv4 in IPv6 with leading zeros', text: '::ffff:010.0.0.01', expected: '10.0.0.1' },
+    {
+      name: 'another prefix before four bytes as IPv6',
+      text: '64:ff9b::10.0.0.1',
+      expected: '64:ff9b::a00:1',
+    },
+  ])('$name', ({ text, expected }) => {
+    expect(parseSloppyIpAddress(text)).toBe(expected);
+    expect(parseIpAddress(expected)).toBe(expected);
+  });
+
+  test.each([
+    '',
+    'None',
+    '10.0.0.256',
+    '010.0.1',
+    '1.010.0.0.1',
+    'x010.0.0.1',
+    '10.0.0.1/8',
+    ' 10.0.0.1',
+    '0x0a.0.0.1',
+    `${'9'.repeat(400)}.0.0.1`,
+    'fe80::1%eth0',
+    '::ffff:10.0.0.300',
+  ])('and refuses %j', (text) => {
+    expect(parseSloppyIpAddress(text)).toBeUndefined();
   });
 });
 

@@ -47,8 +47,43 @@ test('an endpoint is an address and port with its conditions and Node', () => {
         serving: true,
         terminating: false,
         nodeName: 'node-a',
+        zoneHints: [],
+        nodeHints: [],
       },
     ],
+  });
+});
+
+describe('hints', () => {
+  test.each<{ name: string; hints: unknown; zoneHints: string[]; nodeHints: string[] }>([
+    { name: 'of no kind', hints: {}, zoneHints: [], nodeHints: [] },
+    { name: 'that are null', hints: null, zoneHints: [], nodeHints: [] },
+    { name: 'whose lists are null', hints: { forZones: null, forNodes: null }, zoneHints: [], nodeHints: [] },
+    { name: 'whose lists are empty', hints: { forZones: [], forNodes: [] }, zoneHints: [], nodeHints: [] },
+    {
+      name: 'for zones',
+      hints: { forZones: [{ name: 'z1' }, { name: 'z2' }] },
+      zoneHints: ['z1', 'z2'],
+      nodeHints: [],
+    },
+    { name: 'for Nodes', hints: { forNodes: [{ name: 'node-a' }] }, zoneHints: [], nodeHints: ['node-a'] },
+    {
+      name: 'for both',
+      hints: { forZones: [{ name: 'z1' }], forNodes: [{ name: 'node-a' }, { name: 'node-b' }] },
+      zoneHints: ['z1'],
+      nodeHints: ['node-a', 'node-b'],
+    },
+  ])('$name', ({ hints, zoneHints, nodeHints }) => {
+    const { endpoints, problems } = merge(
+      makeSlice('web', ['10.244.1.1', '10.244.1.2'], (slice) =>
+        Object.assign(slice.endpoints?.[0] ?? {}, { hints }),
+      ),
+    );
+    expect(problems).toEqual([]);
+    expect(endpoints[HTTP]).toMatchObject([
+      { zoneHints, nodeHints },
+      { zoneHints: [], nodeHints: [] },
+    ]);
   });
 });
 
@@ -336,6 +371,20 @@ describe('an address', () => {
     );
     expect(keysOf(endpoints[HTTP])).toEqual(['10.244.1.1:8080']);
     expect(problems).toEqual([]);
+  });
+
+  test('is read as every component of a cluster reads it, so that two spellings are one endpoint', () => {
+    const { endpoints, problems } = merge(
+      makeSlice('web', ['10.244.1.1', '010.244.01.1', '::ffff:10.244.1.2']),
+    );
+    expect(keysOf(endpoints[HTTP])).toEqual(['10.244.1.1:8080', '10.244.1.2:8080']);
+    expect(problems).toEqual([]);
+  });
+
+  test('of IPv4 in IPv6 is no IPv6 address', () => {
+    const { endpoints, problems } = merge(makeSlice('web', ['fd00::1', '::ffff:10.244.1.2']));
+    expect(keysOf(endpoints[HTTP])).toEqual(['[fd00::1]:8080']);
+    expect(problems).toMatchObject([{ field: 'endpoints[1].addresses[0]' }]);
   });
 
   test('of IPv6 is made canonical, so that two spellings are one endpoint', () => {

@@ -22,6 +22,7 @@ test('a Node has its name, its labels and its internal addresses, in the order o
     name: 'node-a',
     labels: { 'topology.kubernetes.io/zone': 'z1' },
     internalIPs: ['192.168.77.2', 'fd00::2'],
+    podCIDRs: [],
     isEligible: true,
   });
 });
@@ -31,16 +32,52 @@ test('what a Node does not say is empty, and it may take traffic', () => {
     name: 'node-a',
     labels: {},
     internalIPs: [],
+    podCIDRs: [],
     isEligible: true,
   });
 });
 
 test('an internal address that is no IP address is left out, and the others stay', () => {
-  const addresses = ['010.0.0.1', 'node-a', '', '10.0.0.1'].map((address) => ({
+  const addresses = ['10.0.0.300', 'node-a', '', '10.0.0.1', '010.0.0.2'].map((address) => ({
     type: 'InternalIP',
     address,
   }));
-  expect(nodeInfoFromNode(makeNode({ status: { addresses } })).internalIPs).toEqual(['10.0.0.1']);
+  expect(nodeInfoFromNode(makeNode({ status: { addresses } })).internalIPs).toEqual(['10.0.0.1', '10.0.0.2']);
+});
+
+describe('the ranges of its pods', () => {
+  test.each<{ name: string; spec: NonNullable<V1Node['spec']>; expected: string[] }>([
+    {
+      name: 'are those of podCIDRs',
+      spec: { podCIDRs: ['10.244.1.0/24', 'fd00:244:1::/64'] },
+      expected: ['10.244.1.0/24', 'fd00:244:1::/64'],
+    },
+    {
+      name: 'are canonical',
+      spec: { podCIDRs: [' 10.244.1.7/24', 'FD00:244:1::7/64'] },
+      expected: ['10.244.1.0/24', 'fd00:244:1::/64'],
+    },
+    {
+      name: 'are the one of podCIDR where there is no list',
+      spec: { podCIDR: '10.244.1.0/24' },
+      expected: ['10.244.1.0/24'],
+    },
+    {
+      name: 'are those of the list where there is one',
+      spec: { podCIDR: '10.9.0.0/24', podCIDRs: ['10.244.1.0/24'] },
+      expected: ['10.244.1.0/24'],
+    },
+    { name: 'are none where there is no range', spec: {}, expected: [] },
+    { name: 'are none where the range is empty', spec: { podCIDR: '', podCIDRs: [] }, expected: [] },
+    {
+      name: 'are without what is no range',
+      spec: { podCIDRs: ['10.244.1.0', '', 'fd00:244:1::/64', 'fd00::/129'] },
+      expected: ['fd00:244:1::/64'],
+    },
+  ])('$name', ({ spec, expected }) => {
+    const { podCIDRs } = nodeInfoFromNode(makeNode({ spec }));
+    expect(podCIDRs.map(({ text }) => text)).toEqual(expected);
+  });
 });
 
 describe('load balancers may send new connections', () => {

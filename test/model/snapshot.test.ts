@@ -1,7 +1,13 @@
 /** Services and EndpointSlices together: Services that come back, and whatever anybody may write. */
 import type { V1EndpointSlice, V1Service } from '@kubernetes/client-node';
 import { describe, expect, test } from 'vitest';
-import { parseIpAddress } from '../../src/model/address.ts';
+import { IP_FAMILIES, parseIpAddress } from '../../src/model/address.ts';
+import { parseCidr } from '../../src/model/cidr.ts';
+import {
+  PROXY_PROTOCOL_ANNOTATION,
+  SCHEDULERS,
+  SCHEDULER_ANNOTATION,
+} from '../../src/model/service-policy.ts';
 import { EMPTY_SNAPSHOT, type Snapshot, snapshotFromObjects } from '../../src/model/snapshot.ts';
 import { desiredFrom } from '../support/rule-fixture.ts';
 import { makeService, makeSlice } from '../support/objects.ts';
@@ -66,10 +72,21 @@ function faultsOfConversion(
 
 /** Every field that is read, with a good value. */
 function fullService(name: string): V1Service {
-  return makeService(name, ({ metadata, spec }) => {
-    Object.assign(metadata ?? {}, { creationTimestamp: '2026-01-02T03:04:05Z' });
+  return makeService(name, (service) => {
+    const { metadata, spec } = service;
+    Object.assign(metadata ?? {}, {
+      creationTimestamp: '2026-01-02T03:04:05Z',
+      annotations: { [SCHEDULER_ANNOTATION]: 'lc', [PROXY_PROTOCOL_ANNOTATION]: 'v2' },
+    });
+    service.status = {
+      loadBalancer: { ingress: [{ ip: '198.51.100.1', ipMode: 'VIP' }, { ip: '2001:db8::1' }] },
+    };
     Object.assign(spec, {
-      type: 'NodePort',
+      type: 'LoadBalancer',
+      internalTrafficPolicy: 'Local',
+      externalTrafficPolicy: 'Local',
+      healthCheckNodePort: 30_999,
+      loadBalancerSourceRanges: ['198.51.100.0/24', '2001:db8::/32'],
       clusterIPs: ['10.96.0.10', 'fd00:96::a'],
       ipFamilies: ['IPv4', 'IPv6'],
       externalIPs: ['192.0.2.7', '2001:db8::7'],
@@ -89,6 +106,7 @@ function fullSlice(service: string): V1EndpointSlice {
       addresses,
       nodeName: 'node-a',
       conditions: { ready: true, serving: true, terminating: false },
+      hints: { forZones: [{ name: 'z1' }], forNodes: [{ name: 'node-a' }] },
     }));
   });
 }
@@ -108,6 +126,14 @@ const TEXTS = [
   'UDP',
   'SCTP',
   'ClientIP',
+  'Local',
+  'Proxy',
+  'v1',
+  ' rr ',
+  '10.0.0.0/8',
+  '0.0.0.0/0',
+  '::ffff:10.0.0.0/104',
+  'fd00::/129',
   'ExternalName',
   'FQDN',
   'IPv6',
@@ -174,9 +200,18 @@ function faultsOf({ servicePorts, endpoints }: Snapshot): string[] {
     if (port.nodePort !== 0 && !isPort(port.nodePort)) faults.push(`${key} has nodePort ${port.nodePort}`);
     if (port.clusterIPs.length === 0) faults.push(`${key} has no clusterIP`);
     if (!/^[a-z0-9/:-]+\/(TCP|UDP)$/.test(key)) faults.push(`${key} is no key`);
-    for (const address of [...port.clusterIPs, ...port.externalIPs]) {
+    for (const address of [...port.clusterIPs, ...port.externalIPs, ...port.loadBalancerIPs]) {
       if (parseIpAddress(address) !== address) faults.push(`${key} has address ${address}`);
     }
+    for (const range of IP_FAMILIES.flatMap((family) => port.loadBalancerSourceRanges[family] ?? [])) {
+      if (parseCidr(range.text)?.text !== range.text) faults.push(`${key} has range ${range.text}`);
+    }
+    if (port.healthCheckNodePort !== 0 && !isPort(port.healthCheckNodePort))
+      faults.push(`${key} has health check ${port.healthCheckNodePort}`);
+    if (port.scheduler !== undefined && !SCHEDULERS.includes(port.scheduler))
+      faults.push(`${key} has scheduler ${port.scheduler}`);
+    if (![undefined, 'v1', 'v2'].includes(port.proxyProtocol))
+      faults.push(`${key} has PROXY protocol ${String(port.proxyProtocol)}`);
     const { sessionAffinity: affinity } = port;
     if (affinity.kind === 'ClientIP' && !(affinity.timeoutMs >= 1000 && affinity.timeoutMs <= 86_400_000))
       faults.push(`${key} has affinity ${affinity.timeoutMs}`);

@@ -3,10 +3,13 @@ import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest';
+import type { ServerHandle } from '../support/agent-protocol.ts';
+import { captureFlags, captureUnderTest, podLinksUnderTest } from '../support/capture-under-test.ts';
 import {
   canMakeNamespaces,
   createLab,
+  type Host,
   isProcessAlive,
   listNamespaces,
   type Lab,
@@ -147,7 +150,7 @@ describe.skipIf(reason !== undefined)('a lab of network namespaces', () => {
       nodeAddresses: ['10.9.0.1/24', 'fd01::1/64', 'fd02::1/64'],
       hostAddresses: ['10.9.0.2/24', 'fd01::2/64', 'fd02::2/64', '10.50.0.1/32'],
       hostRoutes: ['default via 10.9.0.1', 'default via fd02::1'],
-      nodeRoutes: ['10.50.0.0/16 via 10.9.0.2 src 10.244.1.1'],
+      nodeRoutes: [`10.50.0.0/16 via 10.9.0.2 src ${lab.node.ipv4}`],
     });
     const [server, node] = await Promise.all([host.agent(), lab.node.agent()]);
     const echo = await server.serveTcp({ port: 0, mode: 'echo', name: 'host' });
@@ -158,7 +161,7 @@ describe.skipIf(reason !== undefined)('a lab of network namespaces', () => {
     // The kernel completes a connection before the server hears of it.
     const isAccepted = async (): Promise<boolean> => (await server.serverReport(echo)).accepted === 3;
     await waitFor(isAccepted, { timeoutMs: 5_000, what: 'three connections' });
-    expect((await server.serverReport(echo)).remotes).toEqual(['10.244.1.1', 'fd01::1', 'fd02::1']);
+    expect((await server.serverReport(echo)).remotes).toEqual([lab.node.ipv4, 'fd01::1', 'fd02::1']);
   });
 
   test('refuses to attach a name twice, and stays as it was', async () => {
@@ -170,7 +173,7 @@ describe.skipIf(reason !== undefined)('a lab of network namespaces', () => {
       hostRoutes: [],
     };
     await expect(lab.attach(options)).rejects.toThrow('has a host pod1 already');
-    await expect(lab.attach({ ...options, name: 'clash', nodeInterface: 'cni0' })).rejects.toThrow(
+    await expect(lab.attach({ ...options, name: 'clash', nodeInterface: 'eth0' })).rejects.toThrow(
       'File exists',
     );
     expect(await listNamespaces(`${lab.prefix}clash`)).toEqual([]);
@@ -182,6 +185,141 @@ describe.skipIf(reason !== undefined)('a lab of network namespaces', () => {
     // @ts-expect-error: the types refuse it as well
     expect(agent.reboot).toBeUndefined();
     await expect(agent.serverReport({ id: 999 })).rejects.toThrow('no server 999');
+  });
+});
+
+describe.skipIf(reason !== undefined)('the links of a lab', () => {
+  const SHAPES = ([1, 2] as const).flatMap((nodes) =>
+    (['bridged', 'unnumbered'] as const).map((podLinks) => ({ nodes, podLinks })),
+  );
+
+  describe.for(SHAPES)('with nodes: $nodes and $podLinks pods', ({ nodes, podLinks }) => {
+    let lab: Lab;
+    beforeAll(async () => {
+      lab = await createLab({ nodes, podLinks, pods: 2 });
+    });
+    afterAll(async () => {
+      await lab.close();
+    });
+
+    test.for(['ipv4', 'ipv6'] as const)(
+      'every host reaches every other, each by its own address, over %s',
+      async (family) => {
+        const hosts = [lab.node, ...lab.pods, lab.ext, ...(nodes === 2 ? [lab.node2, ...lab.pods2] : [])];
+        const servers = await Promise.all(hosts.map(serveOn));
+        for (const { host, tcp, udp } of servers) {
+          const others = hosts.filter((other) => other !== host);
+          for (const other of others) {
+            const client = await other.agent();
+            const to = `${other.name} to ${host.name}`;
+            const [named] = await client.tcpIdentify({ host: host[family], port: tcp.port, count: 1 });
+            expect({ to, ...named }).toMatchObject({ to, ok: true, name: host.name });
+            // As fragments, as many as there can be.
+            const echoed = await client.udpExchange({
+              host: host[family],
+              port: udp.port,
+              payloadBytes: 65_507,
+            });
+            expect({ to, ...echoed }).toMatchObject({ to, ok: true });
+          }
+          const { remotes } = await (await host.agent()).serverReport(tcp);
+          // A node has several addresses and uses that of the way out.
+          const own = others.filter((other) => !['node', 'node2'].includes(other.name));
+          expect(remotes).toEqual(expect.arrayContaining(own.map((other) => other[family])));
+        }
+      },
+    );
+
+    test('REDIRECT drops what pods send only where it finds no address: over IPv4, by unnumbered links', async () => {
+      const { tcp } = await serveOn(lab.node);
+      const client = await lab.pod(1).agent();
+      const isDropped = podLinks === 'unnumbered';
+      for (const { command, portal, outcome } of [
+        { command: 'iptables', portal: '10.96.7.7', outcome: isDropped ? 'timeout' : 'connected' },
+        // The link-local address serves, where it is the interface's only one: `nf_nat_redirect_ipv6` compares
+        // scopes only when the destination is itself not global.
+        { command: 'ip6tables', portal: 'fd00:96::77', outcome: 'connected' },
+      ]) {
+        const rule = ['PREROUTING', '-d', portal, '-p', 'tcp', '-j', 'REDIRECT', '--to-ports'];
+        await lab.node.run([command, '-t', 'nat', '-A', ...rule, String(tcp.port)]);
+        const timeoutMs = outcome === 'timeout' ? 200 : 5_000;
+        const probe = await client.tcpProbe({ host: portal, port: 80, timeoutMs });
+        expect({ portal, outcome: probe.outcome }).toEqual({ portal, outcome });
+      }
+    });
+  });
+
+  test("the node's ends of unnumbered links have link-local addresses only, and strict filters", async () => {
+    await using lab = await createLab({ nodes: 2, podLinks: 'unnumbered', pods: 2 });
+    expect(() => lab.bridge).toThrow('no bridge');
+    for (const node of [lab.node, lab.node2]) {
+      const addresses = await node.run(['ip', '-o', 'address', 'show']);
+      const onPodLinks = [...addresses.matchAll(/^\d+: (vp\d+|cni0) +(\S+ \S+)/gm)].map(
+        ([, device, address]) => `${device} ${address}`,
+      );
+      const linkLocal = 'inet6 fe80::ecee:eeff:feee:eeee/64';
+      expect(onPodLinks).toEqual([`vp1 ${linkLocal}`, `vp2 ${linkLocal}`]);
+    }
+    const segment = { dst: lab.node.ipv4, sport: 4_444, dport: 9, seq: 1, ack: 0, flags: 'S' };
+    await lab.pod(1).forgeSegment({ ...segment, src: lab.pod(1).ipv4 });
+    await lab.pod(1).forgeSegment({ ...segment, src: lab.pod(2).ipv4 });
+    await waitFor(async () => (await countFiltered(lab.node)) > 0, { timeoutMs: 2_000, what: 'a drop' });
+    expect(await countFiltered(lab.node)).toBe(1);
+  });
+
+  test("the node's bridge has the addresses that the lab says", async () => {
+    await using lab = await createLab({ podLinks: 'bridged', pods: 0 });
+    const addresses = await lab.node.run(['ip', '-o', 'address', 'show', 'dev', 'cni0']);
+    expect(addresses).toContain(` inet ${lab.bridge.ipv4}/24 `);
+    expect(addresses).toContain(` inet6 ${lab.bridge.ipv6}/64 `);
+  });
+
+  test('there is no second node unless asked for', async () => {
+    await using lab = await createLab({ pods: 0 });
+    expect(() => lab.node2).toThrow('no second node');
+    expect(() => lab.podOn2(1)).toThrow('no pod1 on node2, which has 0');
+    expect(lab.pods2).toEqual([]);
+  });
+
+  test('what a lab does to a host it does to those of the second node', async () => {
+    await using lab = await createLab({ nodes: 2, pods: 1 });
+    const { tcp } = await serveOn(lab.podOn2(1));
+    const target = { host: lab.podOn2(1).ipv6, port: tcp.port };
+    const other = await lab.attach({
+      name: 'other',
+      to: lab.node2,
+      nodeInterface: 'eth1',
+      nodeAddresses: ['fd01::1/64'],
+      hostAddresses: ['fd01::2/64'],
+      hostRoutes: ['default via fd01::1'],
+    });
+    const client = await other.agent();
+    expect(await client.tcpProbe(target)).toMatchObject({ outcome: 'connected' });
+    const undo = await lab.dropTraffic(lab.podOn2(1), { port: tcp.port });
+    expect(await client.tcpProbe({ ...target, timeoutMs: 150 })).toMatchObject({ outcome: 'timeout' });
+    await undo();
+    expect(await client.tcpProbe(target)).toMatchObject({ outcome: 'connected' });
+  });
+
+  test('addresses come and go on an interface', async () => {
+    await using lab = await createLab({ pods: 0 });
+    const { tcp } = await serveOn(lab.ext);
+    const client = await lab.node.agent();
+    for (const [address, prefixLength] of [
+      ['192.168.77.50', 24],
+      ['fd00:77::50', 64],
+    ] as const) {
+      const target = { host: address, port: tcp.port };
+      await lab.ext.addAddress(`${address}/${prefixLength}`);
+      expect(await client.tcpProbe(target)).toMatchObject({ outcome: 'connected' });
+      await lab.ext.removeAddress(`${address}/${prefixLength}`);
+      expect(await client.tcpProbe({ ...target, timeoutMs: 150 })).not.toMatchObject({
+        outcome: 'connected',
+      });
+      await expect(lab.ext.removeAddress(`${address}/${prefixLength}`)).rejects.toThrow('address del');
+    }
+    await lab.ext.addAddress('10.99.0.1/32', 'lo');
+    expect(await lab.ext.run(['ip', '-o', 'address', 'show', 'dev', 'lo'])).toContain(' 10.99.0.1/32 ');
   });
 });
 
@@ -242,3 +380,46 @@ describe.skipIf(reason !== undefined)('a lab goes away', () => {
     expect(await listNamespaces(other.prefix)).toHaveLength(2);
   });
 });
+
+describe('what the suite is run for', () => {
+  afterEach(() => vi.unstubAllEnvs());
+
+  test('is redirect and bridged unless the environment says otherwise', () => {
+    vi.stubEnv('KUP_TEST_CAPTURE', undefined);
+    vi.stubEnv('KUP_TEST_POD_LINKS', '');
+    expect([captureUnderTest(), podLinksUnderTest(), captureFlags([])]).toEqual(['redirect', 'bridged', []]);
+    vi.stubEnv('KUP_TEST_CAPTURE', 'link-local');
+    vi.stubEnv('KUP_TEST_POD_LINKS', 'unnumbered');
+    expect([captureUnderTest(), podLinksUnderTest()]).toEqual(['link-local', 'unnumbered']);
+  });
+
+  test('is refused when nobody knows it', async () => {
+    vi.stubEnv('KUP_TEST_CAPTURE', 'linklocal');
+    vi.stubEnv('KUP_TEST_POD_LINKS', 'Bridged');
+    expect(() => captureFlags([])).toThrow(
+      'KUP_TEST_CAPTURE must be one of redirect, link-local, not "linklocal"',
+    );
+    await expect(createLab()).rejects.toThrow('KUP_TEST_POD_LINKS must be one of');
+  });
+
+  test('goes to every proxy that is not told something else', () => {
+    vi.stubEnv('KUP_TEST_CAPTURE', 'link-local');
+    expect(captureFlags(['--capture-other', 'x'])).toEqual(['--capture', 'link-local']);
+    expect(captureFlags(['--capture', 'redirect'])).toEqual([]);
+    expect(captureFlags(['--capture=redirect'])).toEqual([]);
+  });
+});
+
+/** An `identify` server and a UDP echo server, both named as the host is. */
+async function serveOn(host: Host): Promise<{ host: Host; tcp: ServerHandle; udp: ServerHandle }> {
+  const agent = await host.agent();
+  const tcp = await agent.serveTcp({ port: 0, mode: 'identify', name: host.name });
+  const udp = await agent.serveUdp({ port: 0, mode: 'echo', name: host.name });
+  return { host, tcp, udp };
+}
+
+/** How many packets the host's reverse path filters have dropped. */
+async function countFiltered(host: Host): Promise<number> {
+  const [names = '', values = ''] = (await host.run(['grep', '^TcpExt:', '/proc/net/netstat'])).split('\n');
+  return Number(values.split(' ')[names.split(' ').indexOf('IPReversePathFilter')]);
+}

@@ -32,6 +32,7 @@ export class MetricsFixture {
     problemsByCode: noProblems(),
     manifestErrors: 0,
     unusableInterfaces: 0,
+    healthCheckServers: { listening: 0, failed: 0 },
   };
   /** Milliseconds since the epoch. */
   wallTime = Date.UTC(2026, 10, 21);

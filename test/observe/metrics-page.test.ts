@@ -35,6 +35,7 @@ beforeAll(async () => {
     durationSeconds: 0.1,
     rulesTotal: counts,
     rulesWritten: counts,
+    noLocalEndpoints: { internal: 0, external: 0 },
   });
   families = await fixture.scrape();
 });

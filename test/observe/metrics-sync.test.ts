@@ -15,6 +15,7 @@ function makeFamilySync(tweak: Partial<FamilySync> = {}): FamilySync {
     durationSeconds: 0.003,
     rulesTotal: { nat: 40, filter: 10 },
     rulesWritten: { nat: 4, filter: 1 },
+    noLocalEndpoints: { internal: 0, external: 0 },
     ...tweak,
   };
 }
@@ -97,6 +98,41 @@ test('a sync tells its time and its rules per table, and only for its family', a
   expect(sampleValue(families, `${SYNC}_iptables_total`, { ...V4, table: 'filter' })).toBe(10);
   expect(sampleValue(families, `${SYNC}_iptables_last`, { ...V4, table: 'nat' })).toBe(4);
   expect(sampleValue(families, `${SYNC}_iptables_last`, { ...V4, table: 'filter' })).toBe(1);
+});
+
+test('service ports without local endpoints are a gauge by family and policy, at 0 before the first sync', async () => {
+  const fixture = new MetricsFixture();
+  const counts = async (): Promise<Record<string, number | undefined>> => {
+    const families = await fixture.scrape();
+    const of = (labels: object, policy: string): number | undefined =>
+      sampleValue(families, `${SYNC}_no_local_endpoints_total`, { ...labels, traffic_policy: policy });
+    return {
+      internal4: of(V4, 'internal'),
+      external4: of(V4, 'external'),
+      internal6: of(V6, 'internal'),
+      external6: of(V6, 'external'),
+    };
+  };
+  expect(await counts()).toEqual({ internal4: 0, external4: 0, internal6: 0, external6: 0 });
+  expect((await fixture.scrape()).get(`${SYNC}_no_local_endpoints_total`)?.type).toBe('gauge');
+
+  fixture.metrics.familySynced(makeFamilySync({ noLocalEndpoints: { internal: 2, external: 3 } }));
+  expect(await counts()).toEqual({ internal4: 2, external4: 3, internal6: 0, external6: 0 });
+
+  fixture.metrics.familySynced(makeFamilySync({ noLocalEndpoints: { internal: 0, external: 1 } }));
+  expect(await counts()).toEqual({ internal4: 0, external4: 1, internal6: 0, external6: 0 });
+});
+
+test('a family that the node does not program has no count of service ports without local endpoints', async () => {
+  const fixture = new MetricsFixture();
+
+  fixture.metrics.setFamilies(['IPv4']);
+
+  const samples = (await fixture.scrape()).get(`${SYNC}_no_local_endpoints_total`)?.samples ?? [];
+  expect(samples.map(({ labels, value }) => ({ ...labels, value }))).toEqual([
+    { ...V4, traffic_policy: 'internal', value: 0 },
+    { ...V4, traffic_policy: 'external', value: 0 },
+  ]);
 });
 
 test('a queued change tells its time for the families that the node programs, and no others', async () => {

@@ -1,13 +1,18 @@
 /** Everything is read back from the exported text, strictly parsed. */
+import type { V1Service } from '@kubernetes/client-node';
 import { expect, test } from 'vitest';
 import { PROBLEM_CODES } from '../../src/errors.ts';
+import { SnapshotBuilder } from '../../src/model/snapshot.ts';
 import {
   EVENT_TYPES,
   LIST_REASONS,
   RESOURCE_NAMES,
   increment,
 } from '../../src/sources/kubernetes/api-statistics.ts';
+import { ProblemLog } from '../../src/sync/problem-log.ts';
+import { makeService } from '../support/objects.ts';
 import { sampleValue } from '../support/prometheus-text.ts';
+import { RecordingLogger } from '../support/recording-logger.ts';
 import { MetricsFixture } from './metrics-fixture.ts';
 
 const WEB = { namespace: 'default', service: 'web', port: 'http', protocol: 'TCP', ip_family: 'IPv4' };
@@ -149,6 +154,7 @@ test('engine totals and the inventory are exported under their names', async () 
     problemsByCode: { ERR_SERVICE_CONFLICT: 8 },
     manifestErrors: 9,
     unusableInterfaces: 10,
+    healthCheckServers: { listening: 11, failed: 12 },
   };
 
   const families = await fixture.scrape();
@@ -169,6 +175,26 @@ test('engine totals and the inventory are exported under their names', async () 
   expect(families.get('userspace_proxy_invalid_objects')?.samples).toHaveLength(PROBLEM_CODES.length);
   expect(value('manifest_errors')).toBe(9);
   expect(value('interfaces_without_address')).toBe(10);
+  expect(value('health_check_servers', { state: 'listening' })).toBe(11);
+  expect(value('health_check_servers', { state: 'failed' })).toBe(12);
+});
+
+test('a port that is skipped because it wants SCTP is counted under its code until it has gone', async () => {
+  const fixture = new MetricsFixture();
+  const problems = new ProblemLog(new RecordingLogger());
+  const builder = new SnapshotBuilder();
+  const counted = async (...services: V1Service[]): Promise<number | undefined> => {
+    problems.update(builder.build({ services, endpointSlices: [] }).problems);
+    fixture.inventory = { ...fixture.inventory, problemsByCode: problems.countByCode() };
+    const labels = { code: 'ERR_SERVICE_UNSUPPORTED' };
+    return sampleValue(await fixture.scrape(), 'userspace_proxy_invalid_objects', labels);
+  };
+  const skipped = makeService('web', ({ spec }) =>
+    spec.ports?.push({ name: 'sctp', port: 7, protocol: 'SCTP' }),
+  );
+
+  expect(await counted(skipped)).toBe(1);
+  expect(await counted(makeService('web'))).toBe(0);
 });
 
 test('what is known of each resource of the API server is exported', async () => {
@@ -284,5 +310,5 @@ test('our own names carry their unit, and _total exactly when they are counters'
       (type === 'histogram' && !name.endsWith('_seconds')),
   );
   expect(misnamed).toEqual([]);
-  expect(own).toHaveLength(32);
+  expect(own).toHaveLength(33);
 });

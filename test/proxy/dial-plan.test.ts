@@ -10,7 +10,7 @@ const BUDGET_MS = 3750;
 
 /** A connection whose dials end as the test says, with the clock in its hand. */
 class Fixture {
-  readonly #balancer = new Balancer({ affinityCapacity: 10, random: () => 0 });
+  readonly #balancer = new Balancer({ affinityCapacity: 10, random: () => 0, scheduler: 'rr' });
   readonly #plan: DialPlan;
   now = 1_000_000;
   readonly #startedAt = this.now;
@@ -59,7 +59,7 @@ class Fixture {
       {
         size: this.#balancer.size,
         has: (key) => this.#balancer.has(key),
-        pick: (excluded) => this.#balancer.pick('client', this.now, excluded),
+        pick: (excluded) => this.#balancer.pick({ client: 'client', destination: '' }, this.now, excluded),
       },
       this.now,
     );

@@ -1,5 +1,5 @@
 /** A forwarder with a clock, an engine without sockets, and a log in the test's hand. */
-import type { ListenerId } from '../../src/engine/engine.ts';
+import type { ListenerId, SocketAddress } from '../../src/engine/engine.ts';
 import type { Endpoint } from '../../src/model/endpoint.ts';
 import type { ServicePort } from '../../src/model/service-port.ts';
 import { Forwarder } from '../../src/proxy/forwarder.ts';
@@ -19,7 +19,7 @@ export class ForwarderFixture {
   readonly sessions = new FakeSessions(this.clock);
   readonly forwarder = new Forwarder(
     { clock: this.clock, logger: this.logger },
-    { dialTimeoutsMs: [250, 500], balancer: { affinityCapacity: 100, random: () => 0 } },
+    { dialTimeoutsMs: [250, 500], balancer: { affinityCapacity: 100, random: () => 0, scheduler: 'rr' } },
   );
 
   constructor() {
@@ -35,20 +35,31 @@ export class ForwarderFixture {
     return fixture;
   }
 
-  /** `serving`: endpoints that still serve, when these are others than the usable ones. */
   set(
     endpoints: readonly Endpoint[],
     {
       servicePort = WEB_PORT,
       serving = endpoints,
       key = WEB,
-    }: { servicePort?: ServicePort; serving?: readonly Endpoint[]; key?: string } = {},
+      pool = key,
+      destination,
+    }: {
+      servicePort?: ServicePort;
+      /** Endpoints that still serve, when these are others than the usable ones. */
+      serving?: readonly Endpoint[];
+      key?: string;
+      /** One of its own, unless told. */
+      pool?: string;
+      destination?: SocketAddress;
+    } = {},
   ): void {
     this.forwarder.setBackends(key, {
+      pool,
       servicePort,
       family: 'IPv4',
       endpoints,
       servingKeys: new Set(serving.map((endpoint) => endpoint.key)),
+      destination,
     });
   }
 

@@ -377,14 +377,20 @@ describe('what is counted', () => {
   test('a reading is a copy: what happens later does not change it', () => {
     const fixture = ForwarderFixture.serving([1]);
     const reading = fixture.statistics;
+    const before = structuredClone(reading);
 
-    fixture.sessions.open(LISTENER);
+    fixture.sessions.failDial(fixture.sessions.open(LISTENER), 'refused');
 
-    expect(reading.sessionsTotal).toBe(0);
-    expect(fixture.statistics.sessionsTotal).toBe(1);
+    expect(reading).toEqual(before);
+    expect(fixture.statistics).toMatchObject({
+      sessionsTotal: 1,
+      dials: { refused: 1 },
+      failures: { exhausted: 1 },
+      closes: { refused: 1 },
+    });
   });
 
-  test('each listener key has its own counts', () => {
+  test('each service port has its own counts', () => {
     const fixture = ForwarderFixture.serving([1]);
     fixture.set(makeEndpoints(7), { key: 'api', servicePort: makeServicePort({ name: 'api' }) });
     fixture.bind(2, 'api');

@@ -138,6 +138,22 @@ describe('what is remembered', () => {
     expect(ports.take('another', TCP, 0)).toBe(1000);
   });
 
+  test.each([
+    'default/web:http/TCP/IPv4/cluster',
+    'default/web:http/TCP/IPv4/local',
+    'default/web:http/TCP/IPv4/cluster/10.96.0.10:80',
+    'default/web:http/TCP/IPv6/cluster/[fd00:96::a]:80',
+  ])('is remembered by the whole key: %s', (key) => {
+    const remembered = new Map([
+      ['default/web:http/TCP/IPv4/cluster', 1001],
+      ['default/web:http/TCP/IPv4/local', 1002],
+      ['default/web:http/TCP/IPv4/cluster/10.96.0.10:80', 1003],
+      ['default/web:http/TCP/IPv6/cluster/[fd00:96::a]:80', 1000],
+    ]);
+
+    expect(makePorts({ remembered }).take(key, TCP, 0)).toBe(remembered.get(key));
+  });
+
   test('a forgotten port is not taken again while there are others', () => {
     const ports = makePorts();
     const port = ports.take('mine', TCP, 0);
@@ -145,6 +161,34 @@ describe('what is remembered', () => {
     ports.release(TCP, port, 0);
 
     expect(ports.take('mine', TCP, 0)).not.toBe(port);
+  });
+});
+
+describe('a port that somebody else had meanwhile', () => {
+  /** `mine` had port 1000 first, `another` had it after that and gave it back at `PORT_REST_MS`. */
+  function makeHandedOn(): ProxyPorts {
+    const ports = makePorts({ range: { first: 1000, last: 1001 } });
+    ports.release(TCP, ports.take('mine', TCP, 0), 0);
+    const port = ports.take('another', TCP, PORT_REST_MS);
+    expect(port).toBe(1000);
+    ports.release(TCP, port, PORT_REST_MS);
+    return ports;
+  }
+
+  test('rests for whoever had it before, too', () => {
+    expect(makeHandedOn().take('mine', TCP, PORT_REST_MS + 1)).toBe(1001);
+  });
+
+  test('is given back at once to the one that had it last', () => {
+    expect(makeHandedOn().take('another', TCP, PORT_REST_MS + 1)).toBe(1000);
+  });
+
+  test('in another protocol is not that port', () => {
+    const ports = makePorts({ range: { first: 1000, last: 1001 } });
+    ports.release(TCP, ports.take('web/TCP', TCP, 0), 0);
+    ports.release('UDP/IPv4', ports.take('web/UDP', 'UDP/IPv4', 0), 0);
+
+    expect(ports.take('web/TCP', TCP, 1)).toBe(1000);
   });
 });
 

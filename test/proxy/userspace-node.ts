@@ -23,6 +23,7 @@ import { connectTcp, type TcpPeer } from '../support/loopback-tcp.ts';
 import { openUdpPeer } from '../support/loopback-udp.ts';
 import { PacketTracer, makePacket } from '../support/packet-tracer.ts';
 import { RecordingLogger } from '../support/recording-logger.ts';
+import { DEFAULT_SETTINGS } from '../support/rule-fixture.ts';
 import { waitFor } from '../support/wait.ts';
 
 const ADDRESSES = { all: ['127.0.0.1'], redirect: { IPv4: ['127.0.0.1'], IPv6: [] } };
@@ -49,7 +50,7 @@ export class UserspaceNode {
       { clock, logger },
       {
         dialTimeoutsMs: [250, 500, 1000, 2000],
-        balancer: { affinityCapacity: 100, random: Math.random },
+        balancer: { affinityCapacity: 100, random: Math.random, scheduler: 'rr' },
       },
     );
     this.#engine = new NodeEngine(
@@ -89,7 +90,10 @@ export class UserspaceNode {
       flows: new FakeFlows(journal),
       portStore: new FakePortStore(journal),
       observer: new FakeObserver(journal),
+      healthChecks: { update: () => {}, programmed: () => {} },
       nodeAddresses: () => ADDRESSES,
+      settings: DEFAULT_SETTINGS,
+      diversions: { IPv4: { kind: 'redirect' }, IPv6: { kind: 'redirect' } },
     });
     onTestFinished(async () => {
       await this.#syncing;
@@ -127,7 +131,12 @@ export class UserspaceNode {
 
   /** The proxy port a new flow from this node is sent to; 'rejected'; or undefined when nothing captures it. */
   leadsTo({ address, port, protocol }: PortalAddress): number | 'rejected' | undefined {
-    const packet = makePacket({ dst: address, dport: port, protocol: protocol === 'TCP' ? 'tcp' : 'udp' });
+    const packet = makePacket({
+      dst: address,
+      isDstLocal: ADDRESSES.all.includes(address),
+      dport: port,
+      protocol: protocol === 'TCP' ? 'tcp' : 'udp',
+    });
     const { verdict, redirectedTo } = new PacketTracer(this.kernel.tables.IPv4).trace('output', packet);
     return verdict === 'tcp-reset' || verdict === 'port-unreachable' ? 'rejected' : redirectedTo;
   }

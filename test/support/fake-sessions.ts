@@ -23,9 +23,14 @@ interface FakeSession {
   /** `10.0.0.1:80` while dialling or established. */
   endpoint: string;
   timeoutMs: number;
+  /** What the backend gets first; empty: nothing. */
+  preamble: Uint8Array;
   bytesIn: number;
   bytesOut: number;
 }
+
+const FIRST_CLIENT_PORT = 40_000;
+const NOTHING = new Uint8Array();
 
 export class FakeSessions implements SessionControl {
   readonly #clock: FakeClock;
@@ -38,12 +43,19 @@ export class FakeSessions implements SessionControl {
     this.#clock = clock;
   }
 
-  /** A client connects, or sends its first datagram. */
+  /** A client connects, or sends its first datagram; from port 40000 + its session id. */
   open(listener: number, client = '192.168.1.1'): SessionId {
     this.#lastId += 1;
     const session = this.#lastId as SessionId;
-    this.#sessions.set(session, { state: 'deciding', endpoint: '', timeoutMs: 0, bytesIn: 0, bytesOut: 0 });
-    const from: SocketAddress = { address: client, port: 40_000 + this.#lastId };
+    this.#sessions.set(session, {
+      state: 'deciding',
+      endpoint: '',
+      timeoutMs: 0,
+      preamble: NOTHING,
+      bytesIn: 0,
+      bytesOut: 0,
+    });
+    const from: SocketAddress = { address: client, port: FIRST_CLIENT_PORT + this.#lastId };
     this.#act(
       session,
       this.#report({ kind: 'opened', listener: listener as ListenerId, session, client: from }),
@@ -58,6 +70,11 @@ export class FakeSessions implements SessionControl {
 
   timeoutOf(session: SessionId): number {
     return this.#at(session, 'dialling').timeoutMs;
+  }
+
+  /** Of the dial under way. */
+  preambleOf(session: SessionId): Uint8Array {
+    return this.#at(session, 'dialling').preamble;
   }
 
   establish(session: SessionId): void {
@@ -116,9 +133,11 @@ export class FakeSessions implements SessionControl {
       return;
     }
     if (decision.timeoutMs <= 0) throw new Error(`a dial for ${decision.timeoutMs} ms`);
+    if (decision.preamble?.length === 0) throw new Error('a preamble of nothing');
     open.state = 'dialling';
     open.endpoint = hostPortText(decision.to.address, decision.to.port);
     open.timeoutMs = decision.timeoutMs;
+    open.preamble = decision.preamble ?? NOTHING;
   }
 
   #report(event: Parameters<Policy['handle']>[0][number]): Decision | undefined {

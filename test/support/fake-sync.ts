@@ -1,13 +1,14 @@
 /** Stand-ins for everything the proxier drives. One journal shows the order; what nobody foresaw throws. */
 import { type ProxyError } from '../../src/errors.ts';
 import type { Installed } from '../../src/iptables/installer.ts';
-import type { RuleSet, TableName } from '../../src/iptables/rule.ts';
+import type { Rule, RuleSet, TableName } from '../../src/iptables/rule.ts';
 import type { IpFamily } from '../../src/model/address.ts';
+import type { HealthCheck } from '../../src/model/health-check.ts';
 import type { ListenerBackends } from '../../src/proxy/backend-pool.ts';
 import type { ListenerPort, WantedListener } from '../../src/proxy/listener-set.ts';
 import type { MovedPortal } from '../../src/iptables/conntrack.ts';
 import type { FamilyRules, Flows, Listeners } from '../../src/sync/family-sync.ts';
-import type { Backends, PortStore } from '../../src/sync/proxier.ts';
+import type { Backends, HealthChecks, PortStore } from '../../src/sync/proxier.ts';
 import type { FamilySync, ResyncReason, SyncKind, SyncObserver } from '../../src/sync/sync-observer.ts';
 
 export type Journal = string[];
@@ -148,10 +149,20 @@ export class FakeRules implements FamilyRules {
 
   /** The REDIRECT rules of the last install, as `comment → port`. */
   get redirects(): readonly string[] {
-    const chains = this.installed.at(-1)?.nat.chains ?? new Map();
-    return [...chains.values()]
-      .flat()
-      .flatMap(({ comment, target }) => (target.kind === 'redirect' ? [`${comment} → ${target.port}`] : []));
+    return this.#lastNatRules().flatMap(({ comment, target }) =>
+      target.kind === 'redirect' ? [`${comment} → ${target.port}`] : [],
+    );
+  }
+
+  /** Its DNAT rules, as `comment → address port`. */
+  get translations(): readonly string[] {
+    return this.#lastNatRules().flatMap(({ comment, target }) =>
+      target.kind === 'dnat' ? [`${comment} → ${target.address} ${target.port}`] : [],
+    );
+  }
+
+  #lastNatRules(): readonly Rule[] {
+    return [...(this.installed.at(-1)?.nat.chains.values() ?? [])].flat();
   }
 }
 
@@ -168,6 +179,34 @@ export class FakeFlows implements Flows {
     for (const { family, address = 'node', port } of portals) {
       this.#journal.push(`forget flows to ${family} ${address} port ${port}`);
     }
+  }
+}
+
+/** Notes what of health checks is told; nothing is noted where there is none. Only what is known can be programmed. */
+export class FakeHealthChecks implements HealthChecks {
+  readonly #journal: Journal;
+  readonly #known = new Set<HealthCheck>();
+
+  constructor(journal: Journal) {
+    this.#journal = journal;
+  }
+
+  update(checks: readonly HealthCheck[]): void {
+    for (const check of checks) this.#known.add(check);
+    this.#note('desired', checks);
+  }
+
+  programmed(checks: readonly HealthCheck[]): void {
+    for (const check of checks) {
+      if (!this.#known.has(check)) throw new Error(`${check.name} is programmed and was never desired`);
+    }
+    this.#note('programmed', checks);
+  }
+
+  #note(what: string, checks: readonly HealthCheck[]): void {
+    if (checks.length === 0) return;
+    const texts = checks.map(({ name, family, localEndpoints }) => `${name} ${family} ${localEndpoints}`);
+    this.#journal.push(`health checks ${what}: ${texts.join()}`);
   }
 }
 

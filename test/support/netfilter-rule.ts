@@ -1,30 +1,27 @@
 /**
  * One rule of iptables as a matcher: its text parsed, and a packet tried on it. It knows exactly the syntax that
  * our renderer writes, plus what the tests put there as other people's rules, and refuses everything else: a rule
- * that nobody here understands must fail a test, not match nothing.
+ * that nobody here understands must fail a test, not match nothing. What iptables itself refuses is refused too.
  */
 import { isIP } from 'node:net';
-
-export type PacketProtocol = 'tcp' | 'udp' | 'icmp';
-export type FlowState = 'NEW' | 'ESTABLISHED' | 'RELATED' | 'INVALID';
-
-/** A packet as the rules of one hook see it. */
-export interface Packet {
-  readonly src: string;
-  readonly dst: string;
-  /** Is `dst` an address of this node? */
-  readonly isDstLocal: boolean;
-  readonly protocol: PacketProtocol;
-  readonly dport: number;
-  readonly ctstate: FlowState;
-  /** Has conntrack rewritten the destination of this flow? */
-  readonly isDnat: boolean;
-  readonly tcpFlags: readonly string[];
-}
+import {
+  conntrackMatcher,
+  conntrackStates,
+  flagsMatcher,
+  interfaceMatcher,
+  type Matcher,
+  type Packet,
+  portMatcher,
+  portNumber,
+  prefixMatcher,
+  type Refuse,
+} from './netfilter-match.ts';
 
 export type RuleVerdict =
   | { readonly kind: 'jump'; readonly chain: string }
   | { readonly kind: 'redirect'; readonly port: number }
+  /** Without a port, that of the packet stays. */
+  | { readonly kind: 'dnat'; readonly address: string; readonly port: number | undefined }
   | { readonly kind: 'accept' | 'drop' | 'return' | 'tcp-reset' | 'port-unreachable' };
 
 export interface ParsedRule {
@@ -35,29 +32,52 @@ export interface ParsedRule {
   matches(packet: Packet): boolean;
 }
 
-type Matcher = (packet: Packet) => boolean;
+export interface RulePlace {
+  readonly table: string;
+  readonly chain: string;
+  readonly family: 4 | 6;
+}
+
+/** By module, its options; undefined where the module may stand alone. */
+const MODULES: Readonly<Record<string, readonly string[] | undefined>> = {
+  addrtype: ['--src-type', '--dst-type'],
+  conntrack: ['--ctstate', '--ctorigdst'],
+  comment: ['--comment'],
+  tcp: undefined,
+  udp: undefined,
+};
+
+/** What `!` may stand before. */
+const INVERTIBLE = ['-s', '-d', '-i'];
+
+/** These chains see no packet on its way in, and iptables refuses `-i` there (not in chains they jump to). */
+const CHAINS_WITHOUT_INPUT = ['OUTPUT', 'POSTROUTING'];
 
 /** Throws on anything it does not know. */
-export function parseRule(
-  spec: string,
-  where: { readonly table: string; readonly family: 4 | 6 },
-): ParsedRule {
-  return new RuleParser(spec, where).parse();
+export function parseRule(spec: string, place: RulePlace): ParsedRule {
+  return new RuleParser(spec, place).parse();
 }
 
 class RuleParser {
   readonly #spec: string;
-  readonly #where: { readonly table: string; readonly family: 4 | 6 };
+  readonly #place: RulePlace;
   readonly #words: string[];
   readonly #matchers: Matcher[] = [];
-  readonly #modules = new Set<string>();
+  /** Modules and options so far. */
+  readonly #seen = new Set<string>();
+  readonly #refuse: Refuse;
   #protocol: string | undefined;
   #comment: string | undefined;
+  #states: readonly string[] | undefined;
+  #originalDst: ((address: string) => boolean) | undefined;
 
-  constructor(spec: string, where: { readonly table: string; readonly family: 4 | 6 }) {
+  constructor(spec: string, place: RulePlace) {
     this.#spec = spec;
-    this.#where = where;
+    this.#place = place;
     this.#words = wordsOf(spec);
+    this.#refuse = (what) => {
+      throw new Error(`not understood: ${what}, in: ${spec}`);
+    };
   }
 
   parse(): ParsedRule {
@@ -68,6 +88,9 @@ class RuleParser {
     }
     const verdict = this.#parseTarget(this.#take('a target'));
     if (this.#words.length > 0) this.#refuse(`"${this.#words.join(' ')}" after the target`);
+    this.#checkModules();
+    if (this.#seen.has('conntrack'))
+      this.#matchers.push(conntrackMatcher({ states: this.#states, originalDst: this.#originalDst }));
     const matchers = this.#matchers;
     return {
       spec: this.#spec,
@@ -78,94 +101,156 @@ class RuleParser {
   }
 
   #parseMatch(word: string): void {
-    switch (word) {
-      case '-d':
-        this.#matchers.push(destinationMatcher(this.#take('an address'), this.#where.family));
-        return;
-      case '-p': {
-        const protocol = this.#take('a protocol');
-        if (protocol !== 'tcp' && protocol !== 'udp') this.#refuse(`protocol ${protocol}`);
-        this.#protocol = protocol;
-        this.#matchers.push((packet) => packet.protocol === protocol);
-        return;
+    if (word === '-m') return this.#parseModule(this.#take('a module'));
+    const isInverted = word === '!';
+    const option = isInverted ? this.#take('an option') : word;
+    if (isInverted && !INVERTIBLE.includes(option)) this.#refuse(`! before ${option}`);
+    this.#once(option);
+    const module = Object.keys(MODULES).find((name) => MODULES[name]?.includes(option));
+    if (module !== undefined) this.#needs(module);
+    const matcher = this.#parseOption(option);
+    if (matcher !== undefined) this.#matchers.push(isInverted ? (packet) => !matcher(packet) : matcher);
+  }
+
+  /** Undefined for what is matched together with others, or matches everything. */
+  #parseOption(option: string): Matcher | undefined {
+    switch (option) {
+      case '-s': {
+        const isInside = prefixMatcher(this.#take('a prefix'), this.#place.family);
+        return ({ src }) => isInside(src);
       }
-      case '-m':
-        this.#parseModule(this.#take('a module'));
-        return;
+      case '-d': {
+        const isInside = prefixMatcher(this.#take('a prefix'), this.#place.family);
+        return ({ dst }) => isInside(dst);
+      }
+      case '-i':
+        if (CHAINS_WITHOUT_INPUT.includes(this.#place.chain)) this.#refuse(`-i in ${this.#place.chain}`);
+        return interfaceMatcher(this.#take('an interface'), this.#refuse);
+      case '-p':
+        return this.#parseProtocol(this.#take('a protocol'));
+      case '--src-type':
       case '--dst-type':
-        this.#needs('addrtype');
-        if (this.#take('a type') !== 'LOCAL') this.#refuse('only --dst-type LOCAL is known');
-        this.#matchers.push((packet) => packet.isDstLocal);
-        return;
+        if (this.#take('a type') !== 'LOCAL') this.#refuse(`only ${option} LOCAL is known`);
+        return option === '--src-type'
+          ? ({ isSrcLocal }) => isSrcLocal === true
+          : (packet) => packet.isDstLocal;
       case '--ctstate':
-        this.#needs('conntrack');
-        this.#matchers.push(stateMatcher(this.#take('states'), (what) => this.#refuse(what)));
-        return;
+        this.#states = conntrackStates(this.#take('states'), this.#refuse);
+        return undefined;
+      case '--ctorigdst':
+        this.#originalDst = this.#parseOriginalDestination(this.#take('an address'));
+        return undefined;
       case '--comment':
-        this.#needs('comment');
         this.#comment = this.#take('a comment');
         if (Buffer.byteLength(this.#comment) > 255) this.#refuse('the comment is longer than 255 bytes');
-        return;
+        return undefined;
       case '--dport':
         this.#needs(this.#protocol ?? 'tcp');
-        this.#matchers.push(portMatcher(this.#take('a port'), (what) => this.#refuse(what)));
-        return;
+        return portMatcher(this.#take('a port'), this.#refuse);
       case '--tcp-flags':
         this.#needs('tcp');
-        this.#matchers.push(flagsMatcher(this.#take('a mask').split(','), this.#take('flags').split(',')));
-        return;
+        return flagsMatcher(this.#take('a mask'), this.#take('flags'), this.#refuse);
       default:
-        this.#refuse(`"${word}"`);
+        return this.#refuse(`"${option}"`);
     }
   }
 
+  #parseProtocol(protocol: string): Matcher {
+    if (protocol !== 'tcp' && protocol !== 'udp') this.#refuse(`protocol ${protocol}`);
+    this.#protocol = protocol;
+    return (packet) => packet.protocol === protocol;
+  }
+
+  /** Here, and only here, iptables-save leaves the length of a whole address out. */
+  #parseOriginalDestination(text: string): (address: string) => boolean {
+    const wholeLength = this.#place.family === 4 ? 32 : 128;
+    if (text.endsWith(`/${wholeLength}`))
+      this.#refuse(`--ctorigdst ${text}, which is printed without a length`);
+    return prefixMatcher(text.includes('/') ? text : `${text}/${wholeLength}`, this.#place.family);
+  }
+
   #parseModule(name: string): void {
-    if (!['addrtype', 'conntrack', 'comment', 'tcp', 'udp'].includes(name)) this.#refuse(`-m ${name}`);
+    if (!Object.hasOwn(MODULES, name)) this.#refuse(`-m ${name}`);
     if ((name === 'tcp' || name === 'udp') && this.#protocol !== name) this.#refuse(`-m ${name} without -p`);
-    this.#modules.add(name);
+    this.#once(name);
+  }
+
+  #checkModules(): void {
+    for (const [name, options] of Object.entries(MODULES)) {
+      if (this.#seen.has(name) && options?.every((option) => !this.#seen.has(option)))
+        this.#refuse(`-m ${name} without an option`);
+    }
   }
 
   #parseTarget(target: string): RuleVerdict {
-    const { table, family } = this.#where;
     switch (target) {
       case 'ACCEPT':
         return { kind: 'accept' };
       case 'DROP':
-        if (table === 'nat') this.#refuse('DROP in nat');
+        if (this.#place.table === 'nat') this.#refuse('DROP in nat');
         return { kind: 'drop' };
       case 'RETURN':
         return { kind: 'return' };
       case 'REDIRECT': {
-        if (table !== 'nat' || this.#protocol === undefined)
-          this.#refuse('REDIRECT outside nat or without -p');
-        if (this.#take('--to-ports') !== '--to-ports') this.#refuse('REDIRECT without --to-ports');
-        return { kind: 'redirect', port: portNumber(this.#take('a port'), (what) => this.#refuse(what)) };
+        const port = this.#translatedPort(this.#option('REDIRECT', '--to-ports'));
+        if (this.#place.table !== 'nat') this.#refuse('REDIRECT outside nat');
+        return { kind: 'redirect', port };
       }
-      case 'REJECT': {
-        if (table !== 'filter') this.#refuse('REJECT outside filter');
-        if (this.#take('--reject-with') !== '--reject-with') this.#refuse('REJECT without --reject-with');
-        const how = this.#take('how');
-        if (how === 'tcp-reset' && this.#protocol === 'tcp') return { kind: 'tcp-reset' };
-        if (how === (family === 4 ? 'icmp-port-unreachable' : 'icmp6-port-unreachable'))
-          return { kind: 'port-unreachable' };
-        return this.#refuse(`--reject-with ${how}`);
-      }
+      case 'DNAT':
+        return this.#parseDnat(this.#option('DNAT', '--to-destination'));
+      case 'REJECT':
+        return this.#parseReject(this.#option('REJECT', '--reject-with'));
       default:
         if (/^[A-Z]+$/.test(target)) this.#refuse(`target ${target}`);
         return { kind: 'jump', chain: target };
     }
   }
 
+  /** `10.0.0.1`, `10.0.0.1:80`, `fd00::1`, `[fd00::1]:80`: one address, at most one port. */
+  #parseDnat(destination: string): RuleVerdict {
+    const { table, family } = this.#place;
+    if (table !== 'nat') this.#refuse('DNAT outside nat');
+    const withPort = (family === 4 ? /^([\d.]+):(\d+)$/ : /^\[([\da-f:.]+)\]:(\d+)$/).exec(destination);
+    const [, address = destination, portText] = withPort ?? [];
+    if (isIP(address) !== family || address.includes('%')) this.#refuse(`--to-destination ${destination}`);
+    return {
+      kind: 'dnat',
+      address,
+      port: portText === undefined ? undefined : this.#translatedPort(portText),
+    };
+  }
+
+  #parseReject(how: string): RuleVerdict {
+    if (this.#place.table !== 'filter') this.#refuse('REJECT outside filter');
+    if (how === 'tcp-reset' && this.#protocol === 'tcp') return { kind: 'tcp-reset' };
+    if (how === (this.#place.family === 4 ? 'icmp-port-unreachable' : 'icmp6-port-unreachable'))
+      return { kind: 'port-unreachable' };
+    return this.#refuse(`--reject-with ${how}`);
+  }
+
+  /** The value of the one option that a target has, and must have. */
+  #option(target: string, name: string): string {
+    if (this.#words.shift() !== name) this.#refuse(`${target} without ${name}`);
+    return this.#take(`what follows ${name}`);
+  }
+
+  #translatedPort(text: string): number {
+    const port = portNumber(text, this.#refuse);
+    if (port === 0) this.#refuse('port 0');
+    return this.#protocol === undefined ? this.#refuse('a port to translate to, without -p') : port;
+  }
+
   #take(what: string): string {
     return this.#words.shift() ?? this.#refuse(`${what} is missing`);
   }
 
-  #needs(module: string): void {
-    if (!this.#modules.has(module)) this.#refuse(`an option of -m ${module} before it`);
+  #once(name: string): void {
+    if (this.#seen.has(name)) this.#refuse(`${name} twice`);
+    this.#seen.add(name);
   }
 
-  #refuse(what: string): never {
-    throw new Error(`not understood: ${what}, in: ${this.#spec}`);
+  #needs(module: string): void {
+    if (!this.#seen.has(module)) this.#refuse(`an option of -m ${module} before it`);
   }
 }
 
@@ -177,59 +262,4 @@ function wordsOf(spec: string): string[] {
     words.push(plain ?? (quoted ?? '').replaceAll(/\\(.)/g, '$1'));
   }
   return words;
-}
-
-function destinationMatcher(text: string, family: 4 | 6): Matcher {
-  const [address = '', lengthText = ''] = text.split('/');
-  if (isIP(address) !== family || !/^\d+$/.test(lengthText))
-    throw new Error(`not an IPv${family} prefix: ${text}`);
-  const bits = family === 4 ? 32 : 128;
-  const hostBits = BigInt(bits - Number(lengthText));
-  const network = addressNumber(address) >> hostBits;
-  if (network << hostBits !== addressNumber(address)) throw new Error(`host bits are set in ${text}`);
-  return (packet) => isIP(packet.dst) === family && addressNumber(packet.dst) >> hostBits === network;
-}
-
-const numberByAddress = new Map<string, bigint>();
-
-function addressNumber(address: string): bigint {
-  const known = numberByAddress.get(address);
-  if (known !== undefined) return known;
-  const [head = '', tail] = address.split('::');
-  const groups = (text: string): string[] => (text === '' ? [] : text.split(':'));
-  const front = groups(head);
-  const back = groups(tail ?? '');
-  const missing = tail === undefined ? 0 : 8 - front.length - back.length;
-  const number =
-    isIP(address) === 4
-      ? address.split('.').reduce((sum, part) => sum * 256n + BigInt(part), 0n)
-      : [...front, ...Array<string>(missing).fill('0'), ...back].reduce(
-          (sum, part) => sum * 65_536n + BigInt(`0x${part}`),
-          0n,
-        );
-  numberByAddress.set(address, number);
-  return number;
-}
-
-function stateMatcher(text: string, refuse: (what: string) => never): Matcher {
-  const states = text.split(',');
-  for (const state of states) {
-    if (!['NEW', 'INVALID', 'ESTABLISHED', 'RELATED', 'DNAT'].includes(state)) refuse(`--ctstate ${state}`);
-  }
-  return (packet) => states.includes(packet.ctstate) || (packet.isDnat && states.includes('DNAT'));
-}
-
-function portMatcher(text: string, refuse: (what: string) => never): Matcher {
-  const [first, last = first] = text.split(':').map((part) => portNumber(part, refuse));
-  if (first === undefined || last === undefined || last < first) return refuse(`--dport ${text}`);
-  return (packet) => packet.dport >= first && packet.dport <= last;
-}
-
-function portNumber(text: string, refuse: (what: string) => never): number {
-  const port = Number(text);
-  return /^\d+$/.test(text) && port <= 65_535 ? port : refuse(`port ${text}`);
-}
-
-function flagsMatcher(mask: readonly string[], wanted: readonly string[]): Matcher {
-  return (packet) => mask.every((flag) => packet.tcpFlags.includes(flag) === wanted.includes(flag));
 }

@@ -8,6 +8,7 @@ import { isIPv4, isIPv6 } from 'node:net';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { openAgent, type Agent } from './agent-client.ts';
+import { renderAddress } from './netns-script.ts';
 
 const EXEC_DEADLINE_MS = 20_000;
 
@@ -77,7 +78,7 @@ export interface HostOptions {
 }
 
 export class Host {
-  /** `node`, `pod1`, `ext` or the name given to `attach`. */
+  /** `node`, `pod1`, `node2`, `node2-pod1`, `ext` or the name given to `attach`. */
   readonly name: string;
   /** The name of the network namespace in `ip netns list`. */
   readonly netns: string;
@@ -156,6 +157,22 @@ export class Host {
       );
     }
     return stdout;
+  }
+
+  /**
+   * Adds an address in CIDR form to an interface, usable at once; `ipv4` and `ipv6` stay what they are. Rejects when
+   * the interface has it already.
+   */
+  async addAddress(cidr: string, device = 'eth0'): Promise<void> {
+    await this.run(['ip', ...renderAddress(cidr, device).split(' ')]);
+  }
+
+  /**
+   * Removes an address in CIDR form from an interface. Rejects when the interface does not have it. The kernel may
+   * take along later IPv4 addresses of the same subnet, and routes that need the address.
+   */
+  async removeAddress(cidr: string, device = 'eth0'): Promise<void> {
+    await this.run(['ip', 'address', 'del', cidr, 'dev', device]);
   }
 
   /** The agent in this namespace, started by the first call. One that has ended is not started again. */

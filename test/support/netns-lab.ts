@@ -11,22 +11,48 @@
  *     └─┬─────────────────────────────┘
  *       │ eth0 192.168.77.9, fd00:77::9
  *      ext                                         (default routes via node)
+ *
+ * With `podLinks: 'unnumbered'` there is no bridge, and no address on the node's end of any pod's veth, as with
+ * Calico. The node has a route to each pod, answers ARP for the pods' gateway, and filters by reverse path.
+ *
+ *     pod1 10.244.1.11/32, fd00:244:1::11/128      (default via 169.254.1.1, fe80::ecee:eeff:feee:eeee)
+ *       │ vp1: only fe80::ecee:eeff:feee:eeee      (the same on every vpN)
+ *      node                                        (10.244.1.11 dev vp1, fd00:244:1::11 dev vp1)
+ *
+ * With `nodes: 2` there is a second node with as many pods, and a bridge where the cable to ext was:
+ *
+ *      node   10.244.1.0/24, fd00:244:1::/64       node2  10.244.2.0/24, fd00:244:2::/64
+ *       │ eth0 192.168.77.2, fd00:77::2              │ eth0 192.168.77.3, fd00:77::3
+ *     ┌─┴────────────────────────────────────────────┴─┐
+ *     │ br0                                            │  segment (a namespace of its own, no host)
+ *     └─┬──────────────────────────────────────────────┘
+ *       │ eth0 192.168.77.9, fd00:77::9
+ *      ext                                         (routes to both nodes' pods; the rest via node)
  */
+import { type PodLinks, podLinksUnderTest } from './capture-under-test.ts';
 import { Host, ProcessGroup } from './netns-host.ts';
 import { buildLabPrefix, NamespaceKeeper, sweepStaleLabs } from './netns-keeper.ts';
+import { EXT_ADDRESSES, type LabShape, type NodeNumber, type NodePlan, planNodes } from './netns-plan.ts';
+import { renderAttachScript, renderLabScript } from './netns-script.ts';
 
 export { canMakeNamespaces, isProcessAlive, listNamespaces, sweepStaleLabs } from './netns-keeper.ts';
 export type { ExecOptions, ExecResult, ForgedSegment, Host } from './netns-host.ts';
 
 export interface LabOptions {
-  /** How many pods; 4 unless told, at most 200. */
+  /** How many pods on each node; 4 unless told, at most 200. */
   readonly pods?: number;
+  /** How many nodes; 1 unless told. */
+  readonly nodes?: NodeNumber;
+  /** How pods are joined to their node; unless told, what KUP_TEST_POD_LINKS says, else `bridged`. */
+  readonly podLinks?: PodLinks;
 }
 
 /** A further host with a link of its own to the node. Addresses are in CIDR form, of either family. */
 export interface AttachOptions {
   /** The host's name and the end of its namespace's name: lower case letters, digits and hyphens. */
   readonly name: string;
+  /** The node it is joined to: `node` unless told. */
+  readonly to?: Host;
   /** The name of the node's end of the link, at most 15 characters; the host's end is `eth0`. */
   readonly nodeInterface: string;
   readonly nodeAddresses: readonly string[];
@@ -49,15 +75,23 @@ export interface DropOptions {
 export interface Lab extends AsyncDisposable {
   /** What the names of all its namespaces begin with. */
   readonly prefix: string;
+  readonly podLinks: PodLinks;
   /** The node; its `ipv4` and `ipv6` are those of `eth0`, the node IPs. */
   readonly node: Host;
-  /** The node's addresses on the pods' bridge `cni0`. */
+  /** The second node. Throws when there is none. */
+  readonly node2: Host;
+  /** The first node's addresses on its pods' bridge `cni0`. Throws where pod links are unnumbered: there is none. */
   readonly bridge: { readonly ipv4: string; readonly ipv6: string };
+  /** The first node's pods: `pod1`, … */
   readonly pods: readonly Host[];
+  /** The second node's pods: `node2-pod1`, …; none where there is one node. */
+  readonly pods2: readonly Host[];
   /** The client outside the cluster. */
   readonly ext: Host;
-  /** The pod of a number counted from 1, as in its name. Throws when there is none. */
+  /** The first node's pod of a number counted from 1, as in its name. Throws when there is none. */
   pod(number: number): Host;
+  /** As `pod`, of the second node. */
+  podOn2(number: number): Host;
   /** Adds a host. Rejects, leaving the lab usable, when a name, address or route is refused. */
   attach(options: AttachOptions): Promise<Host>;
   /** Makes the host drop what it receives, without any answer, in both families, until the result is called. */
@@ -67,48 +101,64 @@ export interface Lab extends AsyncDisposable {
 }
 
 const MAX_PODS = 200;
-const BRIDGE = { ipv4: '10.244.1.1', ipv6: 'fd00:244:1::1' } as const;
-const NODE_ADDRESSES = ['192.168.77.2', 'fd00:77::2'] as const;
-const EXT_ADDRESSES = ['192.168.77.9', 'fd00:77::9'] as const;
 
 /** Builds a lab. The caller closes it (`await using` does). Rejects, leaving nothing, when it cannot be built. */
 export async function createLab(options: LabOptions = {}): Promise<Lab> {
-  const podCount = options.pods ?? 4;
-  if (!Number.isInteger(podCount) || podCount < 0 || podCount > MAX_PODS) {
-    throw new RangeError(`pods must be an integer from 0 to ${MAX_PODS}, not ${podCount}`);
+  const { pods = 4, nodes = 1, podLinks = podLinksUnderTest() } = options;
+  if (!Number.isInteger(pods) || pods < 0 || pods > MAX_PODS) {
+    throw new RangeError(`pods must be an integer from 0 to ${MAX_PODS}, not ${pods}`);
   }
   await sweepStaleLabs();
   const keeper = new NamespaceKeeper(buildLabPrefix());
+  const shape = { pods, nodes, podLinks };
   try {
-    await keeper.run(renderLabScript(keeper.prefix, podCount));
+    await keeper.run(renderLabScript(keeper.prefix, shape));
   } catch (error: unknown) {
     await keeper.close();
     throw error;
   }
-  return new NetnsLab(keeper, podCount);
+  return new NetnsLab(keeper, shape);
 }
 
 class NetnsLab implements Lab {
-  readonly bridge = BRIDGE;
+  readonly podLinks: PodLinks;
   readonly node: Host;
   readonly pods: readonly Host[];
+  readonly pods2: readonly Host[];
   readonly ext: Host;
   readonly #keeper: NamespaceKeeper;
   readonly #processes = new ProcessGroup();
-  readonly #names = new Set<string>();
+  /** Also of the namespace that is no host, in labs that have it. */
+  readonly #names = new Set<string>(['segment']);
+  readonly #node2: Host | undefined;
+  readonly #bridge: { readonly ipv4: string; readonly ipv6: string };
   #closing: Promise<void> | undefined;
 
-  constructor(keeper: NamespaceKeeper, podCount: number) {
+  constructor(keeper: NamespaceKeeper, shape: LabShape) {
+    const [first, second] = planNodes(shape);
+    if (first === undefined) throw new Error('a lab has a node');
     this.#keeper = keeper;
-    this.node = this.#host('node', NODE_ADDRESSES);
-    this.ext = this.#host('ext', EXT_ADDRESSES);
-    this.pods = Array.from({ length: podCount }, (_, index) =>
-      this.#host(`pod${index + 1}`, podAddresses(index + 1)),
-    );
+    this.podLinks = shape.podLinks;
+    this.node = this.#host(first);
+    this.pods = this.#podsOf(first);
+    this.#node2 = second && this.#host(second);
+    this.pods2 = second === undefined ? [] : this.#podsOf(second);
+    this.ext = this.#host({ name: 'ext', addresses: EXT_ADDRESSES });
+    this.#bridge = { ipv4: first.bridge[0], ipv6: first.bridge[1] };
   }
 
   get prefix(): string {
     return this.#keeper.prefix;
+  }
+
+  get node2(): Host {
+    if (this.#node2 === undefined) throw new Error('no second node in this lab');
+    return this.#node2;
+  }
+
+  get bridge(): Lab['bridge'] {
+    if (this.podLinks !== 'bridged') throw new Error(`no bridge in a lab with ${this.podLinks} pod links`);
+    return this.#bridge;
   }
 
   pod(number: number): Host {
@@ -117,22 +167,27 @@ class NetnsLab implements Lab {
     return pod;
   }
 
+  podOn2(number: number): Host {
+    const pod = this.pods2[number - 1];
+    if (pod === undefined) throw new RangeError(`no pod${number} on node2, which has ${this.pods2.length}`);
+    return pod;
+  }
+
   async attach(options: AttachOptions): Promise<Host> {
     if (!/^[a-z0-9-]+$/.test(options.name))
       throw new Error(`not a host name: ${JSON.stringify(options.name)}`);
     if (this.#names.has(options.name)) throw new Error(`the lab has a host ${options.name} already`);
-    this.#names.add(options.name);
+    const { name, to = this.node, nodeRoutes = [], ...link } = options;
+    const netns = `${this.prefix}${name}`;
+    this.#names.add(name);
     try {
-      await this.#keeper.run(renderAttachScript(this.#keeper.prefix, options));
+      await this.#keeper.run(renderAttachScript({ ...link, nodeRoutes, netns, node: to.netns }));
     } catch (error: unknown) {
-      this.#names.delete(options.name);
-      await this.#keeper.run(`ip netns del ${this.#keeper.prefix}${options.name} || true`);
+      this.#names.delete(name);
+      await this.#keeper.run(`ip netns del ${netns} || true`);
       throw error;
     }
-    return this.#host(
-      options.name,
-      options.hostAddresses.map((cidr) => cidr.replace(/\/.*/, '')),
-    );
+    return this.#host({ name, addresses: options.hostAddresses.map((cidr) => cidr.replace(/\/.*/, '')) });
   }
 
   async dropTraffic(host: Host, options: DropOptions = {}): Promise<() => Promise<void>> {
@@ -163,108 +218,12 @@ class NetnsLab implements Lab {
     await Promise.all([this.#processes.close(), this.#keeper.close()]);
   }
 
-  #host(name: string, addresses: readonly string[]): Host {
-    this.#names.add(name);
-    return new Host(
-      { processes: this.#processes },
-      { name, netns: `${this.#keeper.prefix}${name}`, addresses },
-    );
+  #podsOf(node: NodePlan): readonly Host[] {
+    return node.pods.map((pod) => this.#host(pod));
   }
-}
 
-function podAddresses(number: number): [string, string] {
-  return [`10.244.1.${10 + number}`, `fd00:244:1::${10 + number}`];
-}
-
-/** Duplicate address detection would hold an IPv6 address back for a second or two. */
-function renderAddress(cidr: string, device: string): string {
-  return `address add ${cidr} dev ${device}${cidr.includes(':') ? ' nodad' : ''}`;
-}
-
-/** One `ip -batch` in a namespace (in the caller's own when undefined): a single process for all commands. */
-function renderBatch(netns: string | undefined, commands: readonly string[]): string {
-  return `ip ${netns === undefined ? '' : `-netns ${netns} `}-batch - <<'END'\n${commands.join('\n')}\nEND`;
-}
-
-function renderLabScript(prefix: string, podCount: number): string {
-  const node = `${prefix}node`;
-  const ext = `${prefix}ext`;
-  const pods = Array.from({ length: podCount }, (_, index) => index + 1);
-  return [
-    renderBatch(undefined, [
-      `netns add ${node}`,
-      `netns add ${ext}`,
-      ...pods.map((number) => `netns add ${prefix}pod${number}`),
-    ]),
-    // The node asks for neighbours from its link-local addresses when it forwards, and stays silent while these are
-    // tentative; so no detection of duplicates on any interface it will get.
-    `ip netns exec ${node} sh -ec '
-      echo 1 >/proc/sys/net/ipv4/ip_forward
-      echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
-      echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad
-      echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad'`,
-    renderBatch(node, [
-      'link set lo up',
-      // With a fixed address, which a bridge otherwise takes from its ports, and changes with them.
-      'link add cni0 address 0a:58:0a:f4:01:01 type bridge',
-      renderAddress(`${BRIDGE.ipv4}/24`, 'cni0'),
-      renderAddress(`${BRIDGE.ipv6}/64`, 'cni0'),
-      'link set cni0 up',
-      `link add eth0 type veth peer name eth0 netns ${ext}`,
-      renderAddress('192.168.77.2/24', 'eth0'),
-      renderAddress('fd00:77::2/64', 'eth0'),
-      'link set eth0 up',
-      ...pods.flatMap((number) => [
-        `link add vp${number} type veth peer name eth0 netns ${prefix}pod${number}`,
-        `link set vp${number} master cni0 up`,
-        `link set vp${number} type bridge_slave hairpin on`,
-      ]),
-      'route add default via 192.168.77.9',
-      'route add default via fd00:77::9',
-    ]),
-    renderHost(
-      ext,
-      ['192.168.77.9/24', 'fd00:77::9/64'],
-      ['default via 192.168.77.2', 'default via fd00:77::2'],
-    ),
-    ...pods.map((number) => {
-      const [ipv4, ipv6] = podAddresses(number);
-      return renderHost(
-        `${prefix}pod${number}`,
-        [`${ipv4}/24`, `${ipv6}/64`],
-        [`default via ${BRIDGE.ipv4}`, `default via ${BRIDGE.ipv6}`],
-      );
-    }),
-  ].join('\n');
-}
-
-function renderHost(netns: string, addresses: readonly string[], routes: readonly string[]): string {
-  return renderBatch(netns, [
-    'link set lo up',
-    ...addresses.map((cidr) => renderAddress(cidr, 'eth0')),
-    'link set eth0 up',
-    ...routes.map((route) => `route add ${route}`),
-  ]);
-}
-
-function renderAttachScript(prefix: string, options: AttachOptions): string {
-  const { name, nodeInterface, nodeAddresses, hostAddresses, hostRoutes, nodeRoutes = [] } = options;
-  const netns = `${prefix}${name}`;
-  return [
-    renderBatch(undefined, [`netns add ${netns}`]),
-    renderBatch(`${prefix}node`, [
-      `link add ${nodeInterface} type veth peer name eth0 netns ${netns}`,
-      ...nodeAddresses.map((cidr) => renderAddress(cidr, nodeInterface)),
-      `link set ${nodeInterface} up`,
-    ]),
-    renderHost(netns, hostAddresses, hostRoutes),
-    ...(nodeRoutes.length === 0
-      ? []
-      : [
-          renderBatch(
-            `${prefix}node`,
-            nodeRoutes.map((route) => `route add ${route}`),
-          ),
-        ]),
-  ].join('\n');
+  #host({ name, addresses }: { readonly name: string; readonly addresses: readonly string[] }): Host {
+    this.#names.add(name);
+    return new Host({ processes: this.#processes }, { name, netns: `${this.prefix}${name}`, addresses });
+  }
 }

@@ -1,11 +1,13 @@
 /**
  * The real proxy as a process in a namespace of the lab, with a directory of manifests that the test edits, and
- * the questions a test asks of it. It is started as its users start it: `node src/main.ts --manifests DIR`.
+ * the questions a test asks of it. It is started as its users start it: `node src/main.ts --manifests DIR`, with the
+ * way of capture that the suite is run for.
  */
 import type { ChildProcess } from 'node:child_process';
 import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { captureFlags } from './capture-under-test.ts';
 import type { HttpAnswer } from './agent-protocol.ts';
 import type { Host } from './netns-host.ts';
 import type { LogLine } from './log-sink.ts';
@@ -21,6 +23,8 @@ export interface ProxyProcessOptions {
   readonly manifests?: Readonly<Record<string, string>> | false;
   /** Further flags; later ones win over the defaults of the tests. */
   readonly args?: readonly string[];
+  /** The name of its Node object, `--hostname-override`; that of the machine unless told. */
+  readonly nodeName?: string;
   /** False: return as soon as the process runs, without waiting for /readyz. */
   readonly awaitReady?: boolean;
   readonly env?: NodeJS.ProcessEnv;
@@ -35,6 +39,12 @@ export interface Exit {
 
 /** Flags that keep tests short: an immediate stop, and rules at most 100 ms after a change. */
 const TEST_FLAGS = ['-v', '2', '--drain-timeout', '0', '--iptables-min-sync-period', '100ms'];
+
+/** The proxy port that a rule of iptables-save leads to, by either way of capture; undefined: it leads to none. */
+export function divertedPort(rule: string): number | undefined {
+  const port = / -j (?:REDIRECT --to-ports |DNAT --to-destination \S+:)(\d+)$/.exec(rule)?.[1];
+  return port === undefined ? undefined : Number(port);
+}
 
 export class ProxyProcess implements AsyncDisposable {
   /** Scratch directory: `manifests/` and `state/` are in it. */
@@ -74,9 +84,16 @@ export class ProxyProcess implements AsyncDisposable {
     await host.run(['mkdir', '-p', manifests]);
     for (const [name, text] of Object.entries(options.manifests === false ? {} : (options.manifests ?? {})))
       await writeFile(join(manifests, name), text);
-    const source = options.manifests === false ? [] : ['--manifests', manifests];
-    const flags = [...source, '--state-dir', join(directory, 'state'), ...TEST_FLAGS];
-    const argv = [...(options.within ?? []), process.execPath, MAIN, ...flags, ...(options.args ?? [])];
+    const { within = [], args = [], nodeName } = options;
+    const flags = [
+      ...(options.manifests === false ? [] : ['--manifests', manifests]),
+      '--state-dir',
+      join(directory, 'state'),
+      ...TEST_FLAGS,
+      ...(nodeName === undefined ? [] : ['--hostname-override', nodeName]),
+      ...captureFlags(args),
+    ];
+    const argv = [...within, process.execPath, MAIN, ...flags, ...args];
     const child = host.spawn(argv, {
       stdio: ['ignore', 'pipe', 'pipe'],
       ...(options.env === undefined ? {} : { env: options.env }),
@@ -159,23 +176,20 @@ export class ProxyProcess implements AsyncDisposable {
     return saved.split('\n').filter((line) => line.includes('USERSPACE-PROXY-'));
   }
 
-  /** The port that rules with this comment (`ns/name:port`) redirect to. Rejects when there is none. */
+  /** The proxy port that rules with this comment (`ns/name:port`) lead to. Rejects when there is none. */
   async proxyPort(
     servicePortName: string,
     { protocol = 'tcp', family = 'IPv4' }: { protocol?: 'tcp' | 'udp'; family?: 'IPv4' | 'IPv6' } = {},
   ): Promise<number> {
-    const rule = (await this.rules(family)).find(
-      (line) =>
-        line.includes(`-p ${protocol} `) &&
-        line.includes(`"${servicePortName}"`) &&
-        line.includes('REDIRECT'),
-    );
-    const port = /--to-ports (\d+)/.exec(rule ?? '')?.[1];
-    if (port === undefined) throw new Error(`no ${protocol} ${family} rule redirects ${servicePortName}`);
-    return Number(port);
+    const ports = (await this.rules(family))
+      .filter((line) => line.includes(`-p ${protocol} `) && line.includes(`"${servicePortName}"`))
+      .map(divertedPort);
+    const port = ports.find((each) => each !== undefined);
+    if (port === undefined) throw new Error(`no ${protocol} ${family} rule diverts ${servicePortName}`);
+    return port;
   }
 
-  /** Waits until traffic of that Service port is redirected. */
+  /** Waits until traffic of that Service port is diverted to its proxy port, which it gives. */
   async captured(
     servicePortName: string,
     at: { protocol?: 'tcp' | 'udp'; family?: 'IPv4' | 'IPv6' } = {},

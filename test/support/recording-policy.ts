@@ -23,6 +23,12 @@ export function dialTo({ address, port }: SocketAddress, timeoutMs = 60_000): De
   return { kind: 'dial', to: { address, port }, timeoutMs };
 }
 
+/** As `dialTo`, with something that the backend is to get first. */
+export function dialWith(preamble: Uint8Array, to: SocketAddress): Decision {
+  const { address, port } = to;
+  return { kind: 'dial', to: { address, port }, timeoutMs: 60_000, preamble };
+}
+
 /** Nothing yet: `Engine.answer` follows. */
 export const later: Decide = () => undefined;
 

@@ -37,7 +37,12 @@ export function richService(): V1Service {
       name: 'web',
       namespace: 'default',
       labels: { app: 'web', tier: 'front' },
-      annotations: { ...BIG_ANNOTATION, 'userspace-proxy.io/note': 'kept' },
+      annotations: {
+        ...BIG_ANNOTATION,
+        'userspace-proxy.io/note': 'kept',
+        'userspace-proxy.io/scheduler': 'lc',
+        'userspace-proxy.io/proxy-protocol': 'v2',
+      },
       // A Date in the types, text on the wire.
       ...({ creationTimestamp: '2026-11-20T10:00:00Z' } as object),
     },
@@ -58,17 +63,24 @@ export function richService(): V1Service {
       sessionAffinity: 'ClientIP',
       sessionAffinityConfig: { clientIP: { timeoutSeconds: 600 } },
       externalTrafficPolicy: 'Local',
-      internalTrafficPolicy: 'Cluster',
+      internalTrafficPolicy: 'Local',
       trafficDistribution: 'PreferClose',
       healthCheckNodePort: 30_999,
       publishNotReadyAddresses: false,
       allocateLoadBalancerNodePorts: true,
       loadBalancerClass: 'example.com/lb',
       loadBalancerIP: '198.51.100.1',
-      loadBalancerSourceRanges: ['198.51.100.0/24'],
+      loadBalancerSourceRanges: ['198.51.100.0/24', ' 2001:db8::/32 '],
     },
     status: {
-      loadBalancer: { ingress: [{ ip: '198.51.100.1', ipMode: 'VIP' }] },
+      loadBalancer: {
+        ingress: [
+          { ip: '198.51.100.1', ipMode: 'VIP', ports: [{ port: 80, protocol: 'TCP' }] },
+          { ip: '2001:db8::1' },
+          { ip: '198.51.100.2', ipMode: 'Proxy' },
+          { hostname: 'lb.example.com' },
+        ],
+      },
       conditions: [
         {
           type: 'LoadBalancerPortsError',
@@ -114,7 +126,7 @@ export function richSlice(): V1EndpointSlice {
         hostname: 'web-0',
         nodeName: 'n1',
         zone: 'z1',
-        hints: { forZones: [{ name: 'z1' }] },
+        hints: { forZones: [{ name: 'z1' }, { name: 'z2' }], forNodes: [{ name: 'n1' }] },
         targetRef: { kind: 'Pod', namespace: 'default', name: 'web-0', uid: 'p' },
         deprecatedTopology: { rack: 'r1' },
       },
@@ -137,7 +149,7 @@ export function richNode(): V1Node {
     },
     spec: {
       podCIDR: '10.0.0.0/24',
-      podCIDRs: ['10.0.0.0/24'],
+      podCIDRs: ['10.0.0.0/24', 'fd00:0:0:1::/64'],
       providerID: 'cloud://n1',
       taints: [
         { key: 'node.kubernetes.io/not-ready', effect: 'NoSchedule' },
@@ -168,6 +180,23 @@ export function richNode(): V1Node {
     },
   };
 }
+
+/** Every copy in which one field or element, wherever it stands, is another value or missing. */
+export function* copiesWithOneChange(object: object, values: readonly unknown[]): Generator<object> {
+  const count = placesIn(object as Container).length;
+  for (let place = 0; place < count; place += 1) {
+    for (const value of [MISSING, ...values]) {
+      const copy = structuredClone(object) as Container;
+      const [container, key] = placesIn(copy)[place] ?? [copy, ''];
+      const target = container as Record<string, unknown>;
+      if (value === MISSING) delete target[key];
+      else target[key] = value;
+      yield copy;
+    }
+  }
+}
+
+const MISSING = Symbol('missing');
 
 type Container = Record<string, unknown> | unknown[];
 

@@ -4,7 +4,8 @@
  */
 import { type IpAddress, familyOf, hostPortText } from '../../src/model/address.ts';
 import type { Endpoint } from '../../src/model/endpoint.ts';
-import { type ServicePort, type SessionAffinity } from '../../src/model/service-port.ts';
+import type { SessionAffinity } from '../../src/model/service-policy.ts';
+import type { ServicePort } from '../../src/model/service-port.ts';
 import { type Protocol, type ServicePortKey, servicePortKey } from '../../src/model/service-port-name.ts';
 import type { Snapshot } from '../../src/model/snapshot.ts';
 
@@ -25,6 +26,8 @@ export function makeEndpoint(address: string, port: number, tweak: Partial<Endpo
     serving: true,
     terminating: false,
     nodeName: '',
+    zoneHints: [],
+    nodeHints: [],
     ...tweak,
   };
 }
@@ -62,10 +65,17 @@ export function makeServicePort(
     name: servicePortName,
     clusterIPs,
     externalIPs: [],
+    loadBalancerIPs: [],
+    loadBalancerSourceRanges: { IPv4: undefined, IPv6: undefined },
     port: 80,
     nodePort: 0,
     families: [...new Set(clusterIPs.map(familyOf))],
     sessionAffinity: NO_AFFINITY,
+    internalTrafficPolicy: 'Cluster',
+    externalTrafficPolicy: 'Cluster',
+    healthCheckNodePort: 0,
+    scheduler: undefined,
+    proxyProtocol: undefined,
     createdAt: 0,
     ...tweak,
   };

@@ -4,20 +4,7 @@ import { ProxyError, isProxyError } from '../../src/errors.ts';
 import { Iptables } from '../../src/iptables/iptables.ts';
 import { RuleInstaller } from '../../src/iptables/installer.ts';
 import type { Snapshot } from '../../src/model/snapshot.ts';
-import type { FamilyRules, NodeAddresses } from '../../src/sync/family-sync.ts';
-import { Proxier } from '../../src/sync/proxier.ts';
-import { FakeClock } from '../support/fake-clock.ts';
 import { KernelExec } from '../support/fake-exec.ts';
-import {
-  FakeBackends,
-  FakeFlows,
-  FakeListeners,
-  FakeObserver,
-  FakePortStore,
-  FakeRules,
-  type Journal,
-} from '../support/fake-sync.ts';
-import { RecordingLogger } from '../support/recording-logger.ts';
 import {
   addresses,
   makeEndpoint,
@@ -25,6 +12,7 @@ import {
   makeServicePort,
   makeSnapshot,
 } from '../support/snapshots.ts';
+import { ProxierFixture, makeFixture, nodeWith, rulesOf } from './proxier-fixture.ts';
 
 const WEB = 'default/web/TCP/IPv4/cluster';
 const API = 'default/api/TCP/IPv4/cluster';
@@ -38,76 +26,6 @@ const ONLY_WEB = makeSnapshot([web, makeEndpoints(1, 2)]);
 const ONLY_API = makeSnapshot([api, makeEndpoints(3)]);
 const BOTH = makeSnapshot([web, makeEndpoints(1, 2)], [api, makeEndpoints(3)]);
 const DUAL = makeSnapshot([dualWeb, [...makeEndpoints(1), makeEndpoint('fd00:1::1', 80)]]);
-
-function nodeWith(...redirect: readonly string[]): NodeAddresses {
-  return { all: ['127.0.0.1', ...redirect], redirect: { IPv4: redirect, IPv6: [] } };
-}
-
-class Fixture<Rules extends FamilyRules = FakeRules> {
-  readonly journal: Journal;
-  readonly clock = new FakeClock();
-  readonly logger = new RecordingLogger();
-  readonly backends: FakeBackends;
-  readonly listeners: FakeListeners;
-  readonly portStore: FakePortStore;
-  readonly observer: FakeObserver;
-  readonly rules: readonly Rules[];
-  readonly proxier: Proxier;
-  addresses: NodeAddresses = nodeWith('192.168.77.2');
-
-  constructor(rules: readonly Rules[], journal: Journal = []) {
-    this.journal = journal;
-    this.rules = rules;
-    this.backends = new FakeBackends(journal);
-    this.listeners = new FakeListeners(journal);
-    this.portStore = new FakePortStore(journal);
-    this.observer = new FakeObserver(journal);
-    this.proxier = new Proxier({
-      clock: this.clock,
-      logger: this.logger,
-      backends: this.backends,
-      listeners: this.listeners,
-      rules,
-      flows: new FakeFlows(journal),
-      portStore: this.portStore,
-      observer: this.observer,
-      nodeAddresses: () => this.addresses,
-    });
-  }
-
-  /** The journal entries since the last call. */
-  news(): readonly string[] {
-    return this.journal.splice(0);
-  }
-
-  async apply(snapshot: Snapshot): Promise<void> {
-    this.proxier.update(snapshot, []);
-    await this.proxier.sync({ isPeriodic: false });
-  }
-
-  async failure(isPeriodic = false): Promise<unknown> {
-    try {
-      await this.proxier.sync({ isPeriodic });
-    } catch (error) {
-      return error;
-    }
-    throw new Error('the sync did not fail');
-  }
-}
-
-function makeFixture(...families: readonly ('IPv4' | 'IPv6')[]): Fixture {
-  const journal: Journal = [];
-  return new Fixture(
-    (families.length === 0 ? (['IPv4'] as const) : families).map((family) => new FakeRules(family, journal)),
-    journal,
-  );
-}
-
-function rulesOf(fixture: Fixture, index = 0): FakeRules {
-  const rules = fixture.rules[index];
-  if (rules === undefined) throw new Error(`no rules ${index}`);
-  return rules;
-}
 
 const restoreFault = new ProxyError('ERR_IPTABLES_RESTORE', 'iptables-restore: line 7 failed');
 
@@ -228,9 +146,12 @@ describe('the order of its steps', () => {
 
 describe('an endpoint change', () => {
   /** The real installer on tables in memory. */
-  function makeKernelFixture(): { readonly fixture: Fixture<RuleInstaller>; readonly kernel: KernelExec } {
+  function makeKernelFixture(): {
+    readonly fixture: ProxierFixture<RuleInstaller>;
+    readonly kernel: KernelExec;
+  } {
     const kernel = new KernelExec();
-    return { fixture: new Fixture([new RuleInstaller(new Iptables('IPv4', kernel.exec))]), kernel };
+    return { fixture: new ProxierFixture([new RuleInstaller(new Iptables('IPv4', kernel.exec))]), kernel };
   }
 
   test('runs no program and writes no rule, and tells so', async () => {
@@ -479,7 +400,7 @@ describe("the node's addresses", () => {
 
 describe('the time until traffic follows a change', () => {
   /** With rules that stand; the clock is then 10 s further than `began`. */
-  async function makeProgrammed(): Promise<{ readonly fixture: Fixture; readonly began: number }> {
+  async function makeProgrammed(): Promise<{ readonly fixture: ProxierFixture; readonly began: number }> {
     const fixture = makeFixture();
     await fixture.apply(ONLY_WEB);
     const began = fixture.clock.wallTime();
@@ -659,9 +580,9 @@ describe('what it says', () => {
 
 describe('the UDP flows of a portal', () => {
   const dns = makeServicePort({ name: 'dns', protocol: 'UDP' });
-  const forgotten = (fixture: Fixture): readonly string[] =>
+  const forgotten = (fixture: ProxierFixture): readonly string[] =>
     fixture.news().filter((entry) => /^(?:install|forget)/.test(entry));
-  const forgets = (fixture: Fixture): readonly string[] =>
+  const forgets = (fixture: ProxierFixture): readonly string[] =>
     forgotten(fixture).filter((entry) => entry.startsWith('forget'));
 
   test('are forgotten once its rule stands, because some came before it', async () => {

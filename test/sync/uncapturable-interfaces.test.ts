@@ -1,21 +1,23 @@
 import { expect, test } from 'vitest';
-import { type DesiredState, buildDesiredState } from '../../src/desired/desired-state.ts';
+import {
+  type DesiredState,
+  EMPTY_DESIRED_STATE,
+  buildDesiredState,
+} from '../../src/desired/desired-state.ts';
 import { UncapturableInterfaces } from '../../src/sync/uncapturable-interfaces.ts';
 import { RecordingLogger } from '../support/recording-logger.ts';
+import { makeNodeView } from '../support/rule-fixture.ts';
 import { addresses, makeEndpoints, makeServicePort, makeSnapshot } from '../support/snapshots.ts';
 
 /** One Service with these clusterIPs. */
 function desiredWith(...clusterIPs: readonly string[]): DesiredState {
   const servicePort = makeServicePort({ name: 'web' }, { clusterIPs: addresses(...clusterIPs) });
-  return buildDesiredState(makeSnapshot([servicePort, makeEndpoints(1)]), {
-    families: ['IPv4', 'IPv6'],
-    addresses: new Set(),
-  });
+  return buildDesiredState(makeSnapshot([servicePort, makeEndpoints(1)]), makeNodeView());
 }
 
 const IPV4 = desiredWith('10.96.0.10');
 const BOTH = desiredWith('10.96.0.10', 'fd00::10');
-const NONE: DesiredState = { listeners: new Map(), portals: [], problems: [] };
+const NONE = EMPTY_DESIRED_STATE;
 
 function makeInterfaces(): { readonly interfaces: UncapturableInterfaces; readonly logger: RecordingLogger } {
   const logger = new RecordingLogger();

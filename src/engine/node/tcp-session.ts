@@ -64,7 +64,7 @@ export class TcpSession implements NodeSession {
     this.#end('stopped');
   }
 
-  #dial({ to, timeoutMs }: Extract<Decision, { kind: 'dial' }>): void {
+  #dial({ to, timeoutMs, preamble }: Extract<Decision, { kind: 'dial' }>): void {
     const backend = connect({
       host: to.address,
       port: to.port,
@@ -77,7 +77,12 @@ export class TcpSession implements NodeSession {
     const timer = setTimeout(() => void this.#dialTimedOut(backend), timeoutMs);
     this.#state = { kind: 'dialling', backend, timer };
     backend.on('error', (error) => this.#backendFailed(backend, errnoText(error)));
-    backend.once('connect', () => this.#established(backend, timer));
+    backend.once('connect', () => {
+      clearTimeout(timer);
+      // Written before the relay begins, hence first; in one write and without delay, as receivers of headers expect.
+      if (preamble !== undefined) backend.write(preamble);
+      this.#established(backend);
+    });
   }
 
   #backendFailed(backend: Socket, errno: string): void {
@@ -107,8 +112,7 @@ export class TcpSession implements NodeSession {
     backend.destroy();
   }
 
-  #established(backend: Socket, timer: NodeJS.Timeout): void {
-    clearTimeout(timer);
+  #established(backend: Socket): void {
     this.#state = { kind: 'relaying', backend };
     this.#deps.reporter.report({ kind: 'established', session: this.id });
     this.#relay(this.#client, backend);

@@ -99,7 +99,7 @@ export type Decoded<T> = { readonly object: T } | { readonly problems: readonly 
 export function decodeObject<T>(resource: Resource<T>, raw: unknown, key: string): Decoded<T> {
   const problems: Problem[] = [];
   const [namespace = '', name = ''] = key.split('/');
-  const object = namespace === '' ? `${resource.kind} ${name}` : objectText(resource.kind, namespace, name);
+  const object = objectText(resource.kind, namespace, name);
   const report = (field: string, message: string): void => {
     problems.push({ code: 'ERR_API_OBJECT_INVALID', object, field, message });
   };

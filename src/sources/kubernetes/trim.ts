@@ -30,7 +30,9 @@ export function trimService({ metadata, spec, status }: V1Service): V1Service {
       ...annotations(metadata?.annotations, (name) => name.startsWith(OWN_ANNOTATIONS)),
     },
     spec: pick(spec, SERVICE_SPEC),
-    ...(ingress === undefined ? {} : { status: { loadBalancer: { ingress } } }),
+    ...(ingress === undefined
+      ? {}
+      : { status: { loadBalancer: { ingress: ingress.map((one) => pick(one, ['ip', 'ipMode'])) } } }),
   };
 }
 
@@ -55,7 +57,10 @@ export function trimEndpointSlice(slice: V1EndpointSlice): V1EndpointSlice {
 export function trimNode({ metadata, spec, status }: V1Node): V1Node {
   return {
     metadata: pick(metadata, ['name', 'labels', 'deletionTimestamp']),
-    spec: { taints: (spec?.taints ?? []).map((taint) => pick(taint, ['key', 'value', 'effect'])) },
+    spec: {
+      ...pick(spec, ['podCIDR', 'podCIDRs']),
+      taints: (spec?.taints ?? []).map((taint) => pick(taint, ['key', 'value', 'effect'])),
+    },
     status: { addresses: status?.addresses ?? [] },
   };
 }

@@ -1,19 +1,20 @@
 /**
- * Text of one manifest file → the Services and EndpointSlices in it, every field that the model reads of the type
+ * Text of one manifest file → the Services, EndpointSlices and Nodes in it, every field that the model reads of the type
  * it should have, and one problem with document and field for everything that is not. Pure; never throws.
  */
-import type { V1EndpointSlice, V1Service } from '@kubernetes/client-node';
+import type { V1EndpointSlice, V1Node, V1Service } from '@kubernetes/client-node';
 import type { Problem } from '../../errors.ts';
 import { objectText } from '../../model/object.ts';
 import { endpointSlice } from '../objects/endpoint-slice-shape.ts';
 import { type Check, type JsonMap, isJsonMap, valueText } from '../objects/field-reader.ts';
+import { node } from '../objects/node-shape.ts';
 import { service } from '../objects/service-shape.ts';
 import { withoutNulls } from '../objects/without-nulls.ts';
 import { parseDocuments } from './parse-documents.ts';
 
 export interface DecodedObject<T> {
   readonly object: T;
-  /** `namespace/name`. */
+  /** `namespace/name`; of a Node the name. */
   readonly key: string;
   /** For problems: `web.yaml document 2`. */
   readonly where: string;
@@ -23,6 +24,8 @@ export interface DecodedManifest {
   /** In the order of the file. The same object may stand twice. */
   readonly services: readonly DecodedObject<V1Service>[];
   readonly endpointSlices: readonly DecodedObject<V1EndpointSlice>[];
+  /** Of any name. */
+  readonly nodes: readonly DecodedObject<V1Node>[];
   /** Empty exactly when the file is good. At most MAX_PROBLEMS. */
   readonly problems: readonly Problem[];
   /** Such as `apps/v1 Deployment`, sorted: legal objects that a Service proxy has no use for. */
@@ -37,7 +40,13 @@ const DISCOVERY_V1BETA1 = 'discovery.k8s.io/v1beta1';
 
 /** `file` names the text in problems. */
 export function decodeManifest(text: string, file: string): DecodedManifest {
-  const decoding: Decoding = { services: [], endpointSlices: [], problems: [], ignoredKinds: new Set() };
+  const decoding: Decoding = {
+    services: [],
+    endpointSlices: [],
+    nodes: [],
+    problems: [],
+    ignoredKinds: new Set(),
+  };
   for (const document of parseDocuments(text)) {
     const where = `${file} document ${document.number}`;
     if (document.kind === 'fault') {
@@ -67,6 +76,7 @@ export function decodeManifest(text: string, file: string): DecodedManifest {
 interface Decoding {
   readonly services: DecodedObject<V1Service>[];
   readonly endpointSlices: DecodedObject<V1EndpointSlice>[];
+  readonly nodes: DecodedObject<V1Node>[];
   readonly problems: Problem[];
   readonly ignoredKinds: Set<string>;
 }
@@ -94,12 +104,16 @@ function decodeObject(value: unknown, place: Place): void {
       return takeObject(value, { kind, check: service, place, into: place.decoding.services });
     case `${DISCOVERY_V1} EndpointSlice`:
       return takeObject(value, { kind, check: endpointSlice, place, into: place.decoding.endpointSlices });
+    case 'v1 Node':
+      return takeObject(value, { kind, check: node, place, into: place.decoding.nodes, isOfCluster: true });
     case 'v1 List':
       return decodeItems(value, {}, place);
     case 'v1 ServiceList':
       return decodeItems(value, { apiVersion, kind: 'Service' }, place);
     case `${DISCOVERY_V1} EndpointSliceList`:
       return decodeItems(value, { apiVersion, kind: 'EndpointSlice' }, place);
+    case 'v1 NodeList':
+      return decodeItems(value, { apiVersion, kind: 'Node' }, place);
     case `${DISCOVERY_V1BETA1} EndpointSlice`:
     case `${DISCOVERY_V1BETA1} EndpointSliceList`:
       return report(place, 'apiVersion', `${DISCOVERY_V1BETA1} is not read from files; use ${DISCOVERY_V1}`);
@@ -132,11 +146,16 @@ interface Expected<T> {
   readonly check: Check;
   readonly place: Place;
   readonly into: DecodedObject<T>[];
+  /** It has no namespace, and one that it says all the same counts for nothing. */
+  readonly isOfCluster?: boolean;
 }
 
-function takeObject<T>(value: JsonMap, { kind, check, place, into }: Expected<T>): void {
-  const object = withDefaultNamespace(withoutNulls(value) as JsonMap);
-  const { name, namespace } = isJsonMap(object['metadata']) ? object['metadata'] : {};
+function takeObject<T>(value: JsonMap, { kind, check, place, into, isOfCluster = false }: Expected<T>): void {
+  const given = withoutNulls(value) as JsonMap;
+  const object = isOfCluster ? given : withDefaultNamespace(given);
+  const metadata = isJsonMap(object['metadata']) ? object['metadata'] : {};
+  const { name } = metadata;
+  const namespace = isOfCluster ? '' : metadata['namespace'];
   const isNamed = typeof name === 'string' && typeof namespace === 'string';
   const named = isNamed
     ? { ...place, where: `${place.where} (${objectText(kind, namespace, name)})` }
@@ -146,7 +165,7 @@ function takeObject<T>(value: JsonMap, { kind, check, place, into }: Expected<T>
   if (place.decoding.problems.length > before || !isNamed) return;
   into.push({
     object: object as T,
-    key: `${namespace}/${name}`,
+    key: isOfCluster ? name : `${namespace}/${name}`,
     where: `${place.where} ${place.prefix}`.replace(/\.? ?$/, ''),
   });
 }

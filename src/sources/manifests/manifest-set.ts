@@ -3,7 +3,7 @@
  * names wins, and object identity that changes exactly when content does. No I/O; time is passed in.
  */
 import { isDeepStrictEqual } from 'node:util';
-import type { V1Service } from '@kubernetes/client-node';
+import type { V1Node, V1Service } from '@kubernetes/client-node';
 import { type Problem, problemKey } from '../../errors.ts';
 import { compareText } from '../../model/endpoint.ts';
 import { servicePortsFromService } from '../../model/service-port.ts';
@@ -15,6 +15,7 @@ import { orphanSlices } from './orphan-slices.ts';
 export interface FileVersion {
   readonly services: DecodedManifest['services'];
   readonly endpointSlices: DecodedManifest['endpointSlices'];
+  readonly nodes: DecodedManifest['nodes'];
   /** Of the newest text of the file, whether or not its objects are the ones in use. */
   readonly problems: readonly Problem[];
   /** The objects are those of a text without problems. */
@@ -28,11 +29,11 @@ export interface FileVersion {
  * An endpoint that the model refuses does not: the others of its slice are worth having.
  */
 export function nextFileVersion(before: FileVersion | undefined, decoded: DecodedManifest): FileVersion {
-  const { services, endpointSlices, problems } = decoded;
+  const { services, endpointSlices, nodes, problems } = decoded;
   const faults = problems.length > 0 ? problems : services.flatMap(contentProblems);
-  if (faults.length === 0) return { services, endpointSlices, problems, isGood: true };
+  if (faults.length === 0) return { services, endpointSlices, nodes, problems, isGood: true };
   // The model reports the faults of content itself, of objects that reach it.
-  if (before?.isGood !== true) return { services, endpointSlices, problems, isGood: false };
+  if (before?.isGood !== true) return { services, endpointSlices, nodes, problems, isGood: false };
   const stays = '; the last good version of this file stays in use';
   return { ...before, problems: faults.map((fault) => ({ ...fault, message: fault.message + stays })) };
 }
@@ -47,8 +48,10 @@ function contentProblems({ object, where }: DecodedObject<V1Service>): Problem[]
 export interface Composition {
   /** The very object of the last time when nothing in it changed. */
   readonly objects: SourceObjects;
+  /** By name. */
+  readonly nodes: ReadonlyMap<string, V1Node>;
   readonly problems: readonly Problem[];
-  /** Something differs from the last time; true the first time. */
+  /** Objects or problems differ from the last time; true the first time. Says nothing of Nodes. */
   readonly isChanged: boolean;
 }
 
@@ -87,6 +90,11 @@ export class ManifestSet {
       versions.flatMap((version) => version.endpointSlices),
       problems,
     );
+    const nodes = firstOfEach(
+      'Node',
+      versions.flatMap((version) => version.nodes),
+      problems,
+    );
     const stamp = new Date(wallTimeMs).toISOString();
     this.#services = keepIdentity(this.#services, services, (service, before) =>
       withCreationTime(service, before?.metadata?.creationTimestamp ?? stamp),
@@ -101,7 +109,7 @@ export class ManifestSet {
     const isChanged =
       objects !== this.#last?.objects || !isDeepStrictEqual(problemKeys, this.#last.problemKeys);
     this.#last = { objects, problemKeys };
-    return { objects, problems, isChanged };
+    return { objects, nodes, problems, isChanged };
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * Services and EndpointSlices from YAML files, watched. Level-triggered: an event, or the poll, only says "look";
+ * Services, EndpointSlices and the own Node from YAML files, watched. Level-triggered: an event, or the poll, only says "look";
  * a look compares everything with what was there before.
  *
  * ```text
@@ -7,9 +7,12 @@
  * poll: time stamps differ ──┴─► scan (read what changed) ─► decode ─► compose ─► onChange, if anything differs
  * ```
  */
+import { isDeepStrictEqual } from 'node:util';
+import type { V1Node } from '@kubernetes/client-node';
 import type { Clock, MonotonicMs } from '../../clock.ts';
 import type { Problem } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
+import { type NodeInfo, nodeInfoFromNode } from '../../model/node.ts';
 import type { SourceObjects } from '../../model/snapshot.ts';
 import { DirectoryWatches, type WatchDirectory, watchDirectory } from './directory-watches.ts';
 import { ManifestScanner } from './manifest-scanner.ts';
@@ -29,6 +32,11 @@ export interface ManifestsSourceDeps {
    * readable: then nothing is known. Must not throw.
    */
   readonly onChange: (objects: SourceObjects | undefined, problems: readonly Problem[]) => void;
+  /**
+   * The own Node, or undefined while no file has one of that name, which is nothing unusual. Called when it differs from
+   * the last call, and once before the first `onChange` that knows anything. Must not throw.
+   */
+  readonly onNodeChange: (node: NodeInfo | undefined) => void;
   /** Default: fs.watch. */
   readonly watch?: WatchDirectory;
 }
@@ -36,6 +44,8 @@ export interface ManifestsSourceDeps {
 export interface ManifestsSourceOptions {
   /** Files and directories; none needs to exist yet. */
   readonly paths: readonly string[];
+  /** Of the own Node object; those of other names are for nothing. */
+  readonly nodeName: string;
   /** How often to look without having been told to. Default 500. */
   readonly pollIntervalMs?: number;
 }
@@ -45,6 +55,8 @@ export class ManifestsSource {
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #onChange: ManifestsSourceDeps['onChange'];
+  readonly #onNodeChange: ManifestsSourceDeps['onNodeChange'];
+  readonly #nodeName: string;
   readonly #scanner: ManifestScanner;
   readonly #watches: DirectoryWatches;
   readonly #pollIntervalMs: number;
@@ -57,11 +69,14 @@ export class ManifestsSource {
   #dirtySince: MonotonicMs | undefined;
   #ignoredKinds = '';
   #wasBlind = false;
+  #toldNode: { readonly node: NodeInfo | undefined } | undefined;
 
   constructor(deps: ManifestsSourceDeps, options: ManifestsSourceOptions) {
     this.#clock = deps.clock;
     this.#logger = deps.logger;
     this.#onChange = deps.onChange;
+    this.#onNodeChange = deps.onNodeChange;
+    this.#nodeName = options.nodeName;
     this.#pollIntervalMs = options.pollIntervalMs ?? 500;
     this.#scanner = new ManifestScanner({ clock: deps.clock }, { paths: options.paths });
     this.#watches = new DirectoryWatches(
@@ -122,11 +137,12 @@ export class ManifestsSource {
     if (this.#isClosed) return;
     this.#logIgnoredKinds(scan.ignoredKinds);
     if (scan.isUnsettled) this.#markDirty();
-    const { objects, problems, isChanged } = this.#set.compose(
+    const { objects, nodes, problems, isChanged } = this.#set.compose(
       scan.versions,
       this.#clock.wallTime(),
       scan.problems,
     );
+    if (!scan.isBlind) this.#tellNode(nodes.get(this.#nodeName));
     if (!isChanged && scan.isBlind === this.#wasBlind) return;
     this.#wasBlind = scan.isBlind;
     const counts = { services: objects.services.length, endpointSlices: objects.endpointSlices.length };
@@ -134,11 +150,22 @@ export class ManifestsSource {
     this.#onChange(scan.isBlind ? undefined : objects, problems);
   }
 
+  /** Only what the model makes of it: a heartbeat in the status is no change. */
+  #tellNode(object: V1Node | undefined): void {
+    const node = object === undefined ? undefined : nodeInfoFromNode(object);
+    if (this.#toldNode !== undefined && isDeepStrictEqual(this.#toldNode.node, node)) return;
+    this.#toldNode = { node };
+    this.#onNodeChange(node);
+  }
+
   /** Once per set of kinds: an operator who gives a v1 Endpoints wonders otherwise why nothing happens. */
   #logIgnoredKinds(kinds: readonly string[]): void {
     const ignoredKinds = kinds.join(', ');
     if (ignoredKinds !== this.#ignoredKinds && ignoredKinds !== '') {
-      this.#logger.info({ ignoredKinds }, 'Manifests contain objects that are no Services or EndpointSlices');
+      this.#logger.info(
+        { ignoredKinds },
+        'Manifests contain objects that are no Services, EndpointSlices or Nodes',
+      );
     }
     this.#ignoredKinds = ignoredKinds;
   }

@@ -9,8 +9,8 @@ const endpoint = fieldsOf(
     nodeName: text,
     zone: text,
     hints: fieldsOf({
-      forZones: listOf(fieldsOf({ name: text })),
-      forNodes: listOf(fieldsOf({ name: text })),
+      forZones: listOf(fieldsOf({ name: text }, ['name'])),
+      forNodes: listOf(fieldsOf({ name: text }, ['name'])),
     }),
   },
   ['addresses'],

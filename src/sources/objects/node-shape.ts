@@ -7,7 +7,11 @@ const nodeMeta = fieldsOf({ name: nonEmptyText, labels: mapOf(text), deletionTim
 export const node: Check = fieldsOf(
   {
     metadata: nodeMeta,
-    spec: fieldsOf({ taints: listOf(fieldsOf({ key: text, value: text, effect: text }, ['key'])) }),
+    spec: fieldsOf({
+      podCIDR: text,
+      podCIDRs: listOf(text),
+      taints: listOf(fieldsOf({ key: text, value: text, effect: text }, ['key'])),
+    }),
     status: fieldsOf({ addresses: listOf(fieldsOf({ type: text, address: text }, ['type', 'address'])) }),
   },
   ['metadata'],

@@ -66,6 +66,30 @@ describe('an endpoint of v1beta1', () => {
       before: { addresses: ['10.0.0.1'], hostname: 'web-0', conditions: { ready: true } },
       after: { addresses: ['10.0.0.1'], hostname: 'web-0', conditions: { ready: true, serving: true } },
     },
+    {
+      name: 'keeps the zone that it says itself',
+      before: { addresses: ['10.0.0.1'], zone: 'z2', topology: { 'topology.kubernetes.io/zone': 'z1' } },
+      after: { addresses: ['10.0.0.1'], zone: 'z2', conditions: {} },
+    },
+    {
+      name: 'keeps its hints for zones, which 1.21 had behind a gate, and for Nodes',
+      before: {
+        addresses: ['10.0.0.1'],
+        hints: { forZones: [{ name: 'z1' }], forNodes: [{ name: 'n1' }] },
+        topology: { 'kubernetes.io/hostname': 'n1' },
+      },
+      after: {
+        addresses: ['10.0.0.1'],
+        nodeName: 'n1',
+        hints: { forZones: [{ name: 'z1' }], forNodes: [{ name: 'n1' }] },
+        conditions: {},
+      },
+    },
+    {
+      name: 'gets no hints from its topology: that says where it is, not who should use it',
+      before: { addresses: ['10.0.0.1'], topology: { 'topology.kubernetes.io/zone': 'z1' } },
+      after: { addresses: ['10.0.0.1'], zone: 'z1', conditions: {} },
+    },
   ])('$name', ({ before, after }) => {
     expect(endpointsOf(endpointSliceFromV1beta1(slice(before)))).toEqual([after]);
   });
@@ -76,7 +100,8 @@ describe('an endpoint of v1beta1', () => {
         {
           addresses: ['10.0.0.1'],
           conditions: { ready: true },
-          topology: { 'kubernetes.io/hostname': 'n1' },
+          topology: { 'kubernetes.io/hostname': 'n1', 'topology.kubernetes.io/zone': 'z1' },
+          hints: { forZones: [{ name: 'z1' }], forNodes: [{ name: 'n1' }] },
         },
         { addresses: ['10.0.0.2'], conditions: { ready: null }, topology: null },
         { addresses: ['10.0.0.3'], conditions: { ready: false } },
@@ -87,8 +112,15 @@ describe('an endpoint of v1beta1', () => {
     const { value, problems } = endpointsFromSlices([decoded.object]);
     expect(problems).toEqual([]);
     expect([...value.values()].flat()).toMatchObject([
-      { key: '10.0.0.1:8080', ready: true, serving: true, nodeName: 'n1' },
-      { key: '10.0.0.2:8080', ready: true, serving: true, nodeName: '' },
+      {
+        key: '10.0.0.1:8080',
+        ready: true,
+        serving: true,
+        nodeName: 'n1',
+        zoneHints: ['z1'],
+        nodeHints: ['n1'],
+      },
+      { key: '10.0.0.2:8080', ready: true, serving: true, nodeName: '', zoneHints: [], nodeHints: [] },
       { key: '10.0.0.3:8080', ready: false, serving: false, nodeName: '' },
     ]);
   });

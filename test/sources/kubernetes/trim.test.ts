@@ -1,4 +1,5 @@
 /** What is kept of an object is all that the model reads, and little else. */
+import { isDeepStrictEqual } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { endpointsFromSlices, serviceOfSlice, triggerTimeOfSlice } from '../../../src/model/endpoint.ts';
 import { nodeInfoFromNode } from '../../../src/model/node.ts';
@@ -11,15 +12,20 @@ import {
 } from '../../../src/sources/kubernetes/resource.ts';
 import { trimEndpointSlice, trimNode, trimService } from '../../../src/sources/kubernetes/trim.ts';
 import { Random, seeds } from '../../support/random.ts';
-import { brokenCopy, richNode, richService, richSlice } from '../../support/rich-objects.ts';
+import {
+  brokenCopy,
+  copiesWithOneChange,
+  richNode,
+  richService,
+  richSlice,
+} from '../../support/rich-objects.ts';
 
 interface Checked {
   readonly check: Check;
 }
 
-/** Broken copies of it that pass the checks all the same. */
-function soundCopies<T extends object>(make: () => T, random: Random, { check }: Checked): T[] {
-  const copies = Array.from({ length: 20 }, () => brokenCopy(make(), random));
+/** Of copies that are broken somewhere, those that pass the checks all the same. */
+function soundOnes<T extends object>(_like: T, copies: readonly unknown[], { check }: Checked): T[] {
   return copies.filter((copy): copy is T => {
     let isSound = true;
     check(copy, '', () => {
@@ -29,10 +35,70 @@ function soundCopies<T extends object>(make: () => T, random: Random, { check }:
   });
 }
 
+function soundCopies<T extends object>(make: () => T, random: Random, resource: Checked): T[] {
+  const copies = Array.from({ length: 20 }, () => brokenCopy(make(), random));
+  return soundOnes(make(), copies, resource);
+}
+
+/** Something else, of whatever type and meaning a field may have. */
+const OTHERS: readonly unknown[] = [
+  '',
+  'other',
+  'None',
+  'Local',
+  'Cluster',
+  'VIP',
+  'rr',
+  'v1',
+  '192.0.2.99',
+  '2001:db8::99',
+  '192.0.2.0/25',
+  'InternalIP',
+  'ToBeDeletedByClusterAutoscaler',
+  0,
+  17,
+  true,
+  false,
+  [],
+  {},
+];
+
+interface Compared {
+  /** How many copies passed the checks. */
+  readonly sound: number;
+  /** How many of them the model reads in another way than the object as it was. */
+  readonly readInAnotherWay: number;
+  /** Those that the model reads in another way once they are trimmed. */
+  readonly lost: readonly unknown[];
+}
+
+/** Every copy of the object with one change: does the model see after trimming what it saw before? */
+function compareAll<T extends object>(
+  object: T,
+  { trim, read, resource }: { trim: (object: T) => T; read: (object: T) => unknown; resource: Checked },
+): Compared {
+  const copies = soundOnes(object, [...copiesWithOneChange(object, OTHERS)], resource);
+  return {
+    sound: copies.length,
+    readInAnotherWay: copies.filter((copy) => !isDeepStrictEqual(read(copy), read(object))).length,
+    lost: copies.filter((copy) => !isDeepStrictEqual(read(trim(copy)), read(copy))),
+  };
+}
+
 describe('the model reads the same before and after', () => {
   test('in a Service', () => {
     const before = servicePortsFromService(richService());
     expect(before.value).toHaveLength(2);
+    // What is at its default would be the same when it is lost.
+    expect(before.value[0]).toMatchObject({
+      loadBalancerIPs: ['198.51.100.1', '2001:db8::1'],
+      loadBalancerSourceRanges: { IPv4: [{ text: '198.51.100.0/24' }], IPv6: [{ text: '2001:db8::/32' }] },
+      internalTrafficPolicy: 'Local',
+      externalTrafficPolicy: 'Local',
+      healthCheckNodePort: 30_999,
+      scheduler: 'lc',
+      proxyProtocol: 'v2',
+    });
     expect(before.problems).toHaveLength(2);
     expect(servicePortsFromService(trimService(richService()))).toEqual(before);
   });
@@ -42,6 +108,9 @@ describe('the model reads the same before and after', () => {
     const endpoints = endpointsFromSlices([before]);
     expect([...endpoints.value.values()].flat()).toHaveLength(6);
     expect(endpoints.problems).not.toEqual([]);
+    expect([...endpoints.value.values()].flat()).toContainEqual(
+      expect.objectContaining({ nodeName: 'n1', zoneHints: ['z1', 'z2'], nodeHints: ['n1'] }),
+    );
     expect(endpointsFromSlices([after])).toEqual(endpoints);
     expect(serviceOfSlice(after)).toBe('default/web');
     expect(triggerTimeOfSlice(after)).toBe(Date.UTC(2026, 10, 21, 8, 0, 0, 500));
@@ -52,6 +121,7 @@ describe('the model reads the same before and after', () => {
     expect(before).toMatchObject({
       name: 'n1',
       internalIPs: ['192.0.2.1', '2001:db8::1'],
+      podCIDRs: [{ text: '10.0.0.0/24' }, { text: 'fd00:0:0:1::/64' }],
       isEligible: false,
     });
     expect(nodeInfoFromNode(trimNode(richNode()))).toEqual(before);
@@ -69,6 +139,39 @@ describe('the model reads the same before and after', () => {
     expect(endpointsFromSlices([trimEndpointSlice(slice)])).toEqual(endpointsFromSlices([slice]));
     const node = { metadata: { name: 'n1' } };
     expect(nodeInfoFromNode(trimNode(node))).toEqual(nodeInfoFromNode(node));
+  });
+
+  test('in a Service of which one field, whichever, is another or missing', () => {
+    const compared = compareAll(richService(), {
+      trim: trimService,
+      read: servicePortsFromService,
+      resource: serviceResource(''),
+    });
+    expect(compared.lost).toEqual([]);
+    expect(compared.sound).toBeGreaterThan(500);
+    expect(compared.readInAnotherWay).toBeGreaterThan(200);
+  });
+
+  test('in a slice of which one field, whichever, is another or missing', () => {
+    const compared = compareAll(richSlice(), {
+      trim: trimEndpointSlice,
+      read: (slice) => [endpointsFromSlices([slice]), serviceOfSlice(slice), triggerTimeOfSlice(slice)],
+      resource: endpointSliceResource(''),
+    });
+    expect(compared.lost).toEqual([]);
+    expect(compared.sound).toBeGreaterThan(300);
+    expect(compared.readInAnotherWay).toBeGreaterThan(100);
+  });
+
+  test('in a Node of which one field, whichever, is another or missing', () => {
+    const compared = compareAll(richNode(), {
+      trim: trimNode,
+      read: nodeInfoFromNode,
+      resource: nodeResource('n1'),
+    });
+    expect(compared.lost).toEqual([]);
+    expect(compared.sound).toBeGreaterThan(300);
+    expect(compared.readInAnotherWay).toBeGreaterThan(50);
   });
 
   test.for(seeds(60))('in objects that make little sense but pass the checks (seed %i)', (seed) => {
@@ -97,10 +200,23 @@ describe('the rest is dropped', () => {
   });
 
   test('but annotations that are for us stay', () => {
-    expect(trimService(richService()).metadata?.annotations).toEqual({ 'userspace-proxy.io/note': 'kept' });
+    expect(trimService(richService()).metadata?.annotations).toEqual({
+      'userspace-proxy.io/note': 'kept',
+      'userspace-proxy.io/scheduler': 'lc',
+      'userspace-proxy.io/proxy-protocol': 'v2',
+    });
     expect(trimEndpointSlice(richSlice()).metadata?.annotations).toEqual({
       'endpoints.kubernetes.io/last-change-trigger-time': '2026-11-21T08:00:00.5Z',
     });
+  });
+
+  test('of a load balancer all but its addresses', () => {
+    expect(trimService(richService()).status?.loadBalancer?.ingress).toEqual([
+      { ip: '198.51.100.1', ipMode: 'VIP' },
+      { ip: '2001:db8::1' },
+      { ip: '198.51.100.2', ipMode: 'Proxy' },
+      {},
+    ]);
   });
 
   test('of a slice all labels but the name of its Service', () => {

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
+import { nodeInfoFromNode } from '../../../src/model/node.ts';
 import { snapshotFromObjects } from '../../../src/model/snapshot.ts';
 import { type DecodedManifest, MAX_PROBLEMS, decodeManifest } from '../../../src/sources/manifests/decode.ts';
-import { documents, serviceYaml, sliceYaml } from './manifest-text.ts';
+import { documents, nodeYaml, serviceYaml, sliceYaml } from './manifest-text.ts';
 
 function decoded(text: string): DecodedManifest {
   return decodeManifest(text, 'web.yaml');
@@ -38,7 +39,13 @@ describe('a good manifest', () => {
     { name: 'an empty List', text: 'apiVersion: v1\nkind: List\nitems: []\n' },
     { name: 'a List without items', text: 'apiVersion: v1\nkind: List\nitems:\n' },
   ])('may be $name', ({ text }) => {
-    expect(decoded(text)).toEqual({ services: [], endpointSlices: [], problems: [], ignoredKinds: [] });
+    expect(decoded(text)).toEqual({
+      services: [],
+      endpointSlices: [],
+      nodes: [],
+      problems: [],
+      ignoredKinds: [],
+    });
   });
 
   it('keeps its own namespace', () => {
@@ -328,7 +335,12 @@ describe('any text at all', () => {
     const seed =
       Number(process.env['KUP_FUZZ_SEED'] ?? '') || Math.trunc(performance.timeOrigin % 0xffff_ffff) || 1;
     const random = randomFrom(seed);
-    const good = documents(serviceYaml('web'), sliceYaml('web-1', 'web'), serviceYaml('api', 'fd00::1'));
+    const good = documents(
+      serviceYaml('web'),
+      sliceYaml('web-1', 'web'),
+      serviceYaml('api', 'fd00::1'),
+      nodeYaml('n1'),
+    );
     const pieces = [
       'null',
       '{}',
@@ -362,12 +374,13 @@ describe('any text at all', () => {
         text = text.slice(0, from) + piece + text.slice(from + random(12));
       }
       try {
-        const { services, endpointSlices, problems } = decoded(text);
+        const { services, endpointSlices, nodes, problems } = decoded(text);
         for (const problem of problems) expect(problem.object).toMatch(/^web\.yaml document \d+/);
         snapshotFromObjects({
           services: services.map(({ object }) => object),
           endpointSlices: endpointSlices.map(({ object }) => object),
         });
+        for (const { object } of nodes) nodeInfoFromNode(object);
       } catch (error: unknown) {
         throw new Error(`seed ${seed}, round ${round}, text ${JSON.stringify(text)}`, { cause: error });
       }

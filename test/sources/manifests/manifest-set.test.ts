@@ -5,7 +5,7 @@ import {
   ManifestSet,
   nextFileVersion,
 } from '../../../src/sources/manifests/manifest-set.ts';
-import { documents, serviceYaml, sliceYaml } from './manifest-text.ts';
+import { documents, nodeYaml, serviceYaml, sliceYaml } from './manifest-text.ts';
 
 const NOON = Date.UTC(2026, 0, 1, 12);
 
@@ -59,6 +59,16 @@ describe('the version of a file that counts', () => {
     const first = version(serviceYaml('a', '10.96.0.1', '70000'));
     expect(keysOf(first)).toEqual(['default/a']);
     expect(first.problems).toEqual([]);
+  });
+
+  it('is the last good text when a Node in it breaks', () => {
+    const now = version(
+      documents(serviceYaml('z'), nodeYaml('n1').replace('[10.244.1.0/24]', '10.244.1.0/24')),
+      version(documents(good, nodeYaml('n1'))),
+    );
+    expect(keysOf(now)).toEqual(['default/a', 'default/b']);
+    expect(now.nodes).toHaveLength(1);
+    expect(now.problems).toMatchObject([{ object: 'web.yaml document 2 (Node n1)', field: 'spec.podCIDRs' }]);
   });
 
   it('is nothing when it is empty: that is good', () => {
@@ -124,6 +134,37 @@ describe('the objects in force', () => {
         message: 'stands already in a.yaml document 1; that one is used',
       })),
     );
+  });
+
+  it('are Nodes too, of which the first of each name counts; any name is fine', () => {
+    const files = [
+      version(documents(nodeYaml('n1', 'z1'), nodeYaml('n2', 'z2')), undefined, 'a.yaml'),
+      version(documents(nodeYaml('n1', 'z3'), serviceYaml('n1')), undefined, 'b.yaml'),
+    ];
+    const { nodes, problems } = new ManifestSet().compose(files, NOON);
+    expect([...nodes].map(([name, { metadata }]) => [name, metadata?.labels])).toEqual([
+      ['n1', { 'topology.kubernetes.io/zone': 'z1' }],
+      ['n2', { 'topology.kubernetes.io/zone': 'z2' }],
+    ]);
+    expect(problems).toEqual([
+      {
+        code: 'ERR_MANIFEST_DUPLICATE',
+        object: 'b.yaml document 1 (Node n1)',
+        field: 'metadata.name',
+        message: 'stands already in a.yaml document 1; that one is used',
+      },
+    ]);
+  });
+
+  it('do not count as changed when only a Node is other', () => {
+    const set = new ManifestSet();
+    set.compose([version(documents(serviceYaml('a'), nodeYaml('n1', 'z1')))], NOON);
+    const { nodes, isChanged } = set.compose(
+      [version(documents(serviceYaml('a'), nodeYaml('n1', 'z2')))],
+      NOON,
+    );
+    expect(nodes.get('n1')?.metadata?.labels).toEqual({ 'topology.kubernetes.io/zone': 'z2' });
+    expect(isChanged).toBe(false);
   });
 
   it('count as changed when only a problem comes or goes', () => {

@@ -28,6 +28,20 @@ ports:
 `;
 }
 
+export function nodeYaml(name: string, zone = 'z1'): string {
+  return `apiVersion: v1
+kind: Node
+metadata:
+  name: ${name}
+  labels: { topology.kubernetes.io/zone: ${zone} }
+spec:
+  podCIDRs: [10.244.1.0/24]
+status:
+  addresses:
+  - { type: InternalIP, address: 192.0.2.1 }
+`;
+}
+
 export function documents(...texts: readonly string[]): string {
   return texts.join('---\n');
 }

@@ -90,7 +90,7 @@ describe('the first read', () => {
     expect(harness.log).toContainEqual({
       level: 'info',
       fields: { ignoredKinds: 'v1 Endpoints' },
-      message: 'Manifests contain objects that are no Services or EndpointSlices',
+      message: 'Manifests contain objects that are no Services, EndpointSlices or Nodes',
     });
   });
 });

@@ -6,6 +6,7 @@ import { onTestFinished } from 'vitest';
 import { systemClock } from '../../../src/clock.ts';
 import type { Problem } from '../../../src/errors.ts';
 import type { LogFields, Logger } from '../../../src/log.ts';
+import type { NodeInfo } from '../../../src/model/node.ts';
 import type { SourceObjects } from '../../../src/model/snapshot.ts';
 import {
   ManifestsSource,
@@ -43,21 +44,28 @@ export async function replaceFile(path: string, text: string): Promise<void> {
 /** Stands for what is not known yet. */
 const NOTHING: SourceObjects = { services: [], endpointSlices: [] };
 
+/** The own Node is `n1` unless told. */
+export type HarnessOptions = Omit<ManifestsSourceOptions, 'nodeName'> &
+  Partial<Pick<ManifestsSourceOptions, 'nodeName'>>;
+
 export class Harness {
   readonly changes: Change[] = [];
+  /** What was told of the own Node, and after how many changes. */
+  readonly nodes: { readonly node: NodeInfo | undefined; readonly changesBefore: number }[] = [];
   readonly log: LogLine[] = [];
   readonly source: ManifestsSource;
 
-  constructor(options: ManifestsSourceOptions, deps: Partial<ManifestsSourceDeps> = {}) {
+  constructor(options: HarnessOptions, deps: Partial<ManifestsSourceDeps> = {}) {
     this.source = new ManifestsSource(
       {
         clock: systemClock,
         logger: listLogger(this.log),
         onChange: (objects = NOTHING, problems) =>
           this.changes.push({ objects, problems, isKnown: objects !== NOTHING }),
+        onNodeChange: (node) => this.nodes.push({ node, changesBefore: this.changes.length }),
         ...deps,
       },
-      options,
+      { nodeName: 'n1', ...options },
     );
     onTestFinished(() => this.source.close());
   }
@@ -101,7 +109,7 @@ export class Harness {
 }
 
 export async function started(
-  options: ManifestsSourceOptions,
+  options: HarnessOptions,
   deps?: Partial<ManifestsSourceDeps>,
 ): Promise<Harness> {
   const harness = new Harness(options, deps);

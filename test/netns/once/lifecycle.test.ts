@@ -1,10 +1,10 @@
 /** How the proxy starts and stops, and what it leaves behind. */
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { clusterIP, dualStackObjects } from '../support/dual-stack.ts';
-import { canMakeNamespaces, createLab, type Lab } from '../support/netns-lab.ts';
-import { manifestText } from '../support/objects.ts';
-import { ProxyProcess } from '../support/proxy-process.ts';
-import { waitFor } from '../support/wait.ts';
+import { clusterIP, dualStackObjects } from '../../support/dual-stack.ts';
+import { canMakeNamespaces, createLab, type Lab } from '../../support/netns-lab.ts';
+import { manifestText } from '../../support/objects.ts';
+import { ProxyProcess } from '../../support/proxy-process.ts';
+import { waitFor } from '../../support/wait.ts';
 
 const DRAIN_MS = 2_000;
 const HTTP = { name: 'http', port: 80, targetPort: 8080, nodePort: 30_080 };

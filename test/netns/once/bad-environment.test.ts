@@ -4,13 +4,13 @@ import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { clusterIP } from '../support/dual-stack.ts';
-import { IptablesWrapper } from '../support/iptables-wrapper.ts';
-import type { LogLine } from '../support/log-sink.ts';
-import { canMakeNamespaces, createLab, type Lab } from '../support/netns-lab.ts';
-import { makeService, makeSlice, manifestText } from '../support/objects.ts';
-import { ProxyProcess, type Exit, type ProxyProcessOptions } from '../support/proxy-process.ts';
-import { waitFor } from '../support/wait.ts';
+import { clusterIP } from '../../support/dual-stack.ts';
+import { IptablesWrapper } from '../../support/iptables-wrapper.ts';
+import type { LogLine } from '../../support/log-sink.ts';
+import { canMakeNamespaces, createLab, type Lab } from '../../support/netns-lab.ts';
+import { makeService, makeSlice, manifestText } from '../../support/objects.ts';
+import { ProxyProcess, type Exit, type ProxyProcessOptions } from '../../support/proxy-process.ts';
+import { waitFor } from '../../support/wait.ts';
 
 const SYNC_PERIOD_MS = 500;
 

@@ -1,16 +1,16 @@
 /** Our text and real iptables: what we render loads, is printed back word for word, and goes without a trace. */
 import { existsSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { ProxyError } from '../../src/errors.ts';
-import type { Exec } from '../../src/host/exec.ts';
-import { removeRules } from '../../src/iptables/cleanup.ts';
-import { RuleInstaller } from '../../src/iptables/installer.ts';
-import { Iptables } from '../../src/iptables/iptables.ts';
-import type { RuleSet, TableName } from '../../src/iptables/rule.ts';
-import type { IpFamily } from '../../src/model/address.ts';
-import { type Lab, canMakeNamespaces, createLab } from '../support/netns-lab.ts';
-import { makeService, makeSlice } from '../support/objects.ts';
-import { desiredFrom, firstLoadOf, ruleSetOf } from '../support/rule-fixture.ts';
+import { ProxyError } from '../../../src/errors.ts';
+import type { Exec } from '../../../src/host/exec.ts';
+import { removeRules } from '../../../src/iptables/cleanup.ts';
+import { RuleInstaller } from '../../../src/iptables/installer.ts';
+import { Iptables } from '../../../src/iptables/iptables.ts';
+import type { RuleSet, TableName } from '../../../src/iptables/rule.ts';
+import type { IpFamily } from '../../../src/model/address.ts';
+import { type Lab, canMakeNamespaces, createLab } from '../../support/netns-lab.ts';
+import { makeService, makeSlice } from '../../support/objects.ts';
+import { desiredFrom, firstLoadOf, ruleSetOf } from '../../support/rule-fixture.ts';
 
 const reason = canMakeNamespaces();
 if (reason !== undefined) process.stderr.write(`skipped, for lack of network namespaces: ${reason}\n`);

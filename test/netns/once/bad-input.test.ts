@@ -1,11 +1,11 @@
 /** Objects that make no sense: each is told of once, by name and field, and harms nothing else. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import type { Agent } from '../support/agent-client.ts';
-import { clusterIP } from '../support/dual-stack.ts';
-import { canMakeNamespaces, createLab, type Lab } from '../support/netns-lab.ts';
-import { makeService, makeSlice, manifestText, type ServiceTweak } from '../support/objects.ts';
-import { ProxyProcess } from '../support/proxy-process.ts';
-import { waitFor } from '../support/wait.ts';
+import type { Agent } from '../../support/agent-client.ts';
+import { clusterIP } from '../../support/dual-stack.ts';
+import { canMakeNamespaces, createLab, type Lab } from '../../support/netns-lab.ts';
+import { makeService, makeSlice, manifestText, type ServiceTweak } from '../../support/objects.ts';
+import { ProxyProcess } from '../../support/proxy-process.ts';
+import { waitFor } from '../../support/wait.ts';
 
 /** A port that is good beside one that a test spoils. */
 const GOOD = { name: 'good', port: 1_111, protocol: 'TCP' };

@@ -3,13 +3,13 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { dualStackObjects } from '../support/dual-stack.ts';
-import { IptablesWrapper } from '../support/iptables-wrapper.ts';
-import { canMakeNamespaces, createLab, type ExecResult, type Lab } from '../support/netns-lab.ts';
-import { manifestText } from '../support/objects.ts';
-import { ProxyProcess } from '../support/proxy-process.ts';
+import { dualStackObjects } from '../../support/dual-stack.ts';
+import { IptablesWrapper } from '../../support/iptables-wrapper.ts';
+import { canMakeNamespaces, createLab, type ExecResult, type Lab } from '../../support/netns-lab.ts';
+import { manifestText } from '../../support/objects.ts';
+import { ProxyProcess } from '../../support/proxy-process.ts';
 
-const MAIN = new URL('../../src/main.ts', import.meta.url).pathname;
+const MAIN = new URL('../../../src/main.ts', import.meta.url).pathname;
 const SERVICE = {
   name: 'web',
   number: 10,
