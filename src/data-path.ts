@@ -46,6 +46,7 @@ export function createDataPath(
     affinityCapacity: config.affinityTableSize,
     random: Math.random,
     scheduler: config.scheduler,
+    ejectionTimeMs: config.ejectionTimeMs,
   };
   const forwarder = new Forwarder({ clock, logger }, { dialTimeoutsMs: config.dialTimeoutsMs, balancer });
   const engine = new NodeEngine(

@@ -8,6 +8,7 @@ import type { Endpoint } from '../model/endpoint.ts';
 import type { SchedulerName, SessionAffinity } from '../model/service-policy.ts';
 import { AffinityTable } from './affinity-table.ts';
 import { type SchedulerDeps, buildScheduler } from './build-scheduler.ts';
+import { Ejections } from './ejection.ts';
 import type { EndpointKeys, Random } from './round-robin.ts';
 import type { PickRequest, Scheduler } from './scheduler.ts';
 import { SessionCounts } from './session-counts.ts';
@@ -18,12 +19,15 @@ export interface BalancerOptions {
   readonly random: Random;
   /** Of Services that name none. */
   readonly scheduler: SchedulerName;
+  /** How long an endpoint that did not answer is left out at first. 0: nobody is left out. */
+  readonly ejectionTimeMs: number;
 }
 
 export class Balancer {
   readonly #options: BalancerOptions;
   readonly #schedulerDeps: SchedulerDeps;
   readonly #sessions = new SessionCounts();
+  readonly #ejections: Ejections;
   #schedulerName: SchedulerName;
   #scheduler: Scheduler;
   #endpointByKey: ReadonlyMap<string, Endpoint> = new Map();
@@ -33,6 +37,7 @@ export class Balancer {
 
   constructor(options: BalancerOptions) {
     this.#options = options;
+    this.#ejections = new Ejections(options.ejectionTimeMs);
     const sessions = this.#sessions;
     this.#schedulerDeps = { random: options.random, sessionsOf: (endpointKey) => sessions.of(endpointKey) };
     this.#schedulerName = options.scheduler;
@@ -46,6 +51,16 @@ export class Balancer {
 
   has(endpointKey: string): boolean {
     return this.#endpointByKey.has(endpointKey);
+  }
+
+  /** Endpoints left out now because they did not answer. */
+  ejectedAt(now: MonotonicMs): number {
+    return this.#ejections.countAt(now);
+  }
+
+  /** How often one was left out, ever. */
+  get ejections(): number {
+    return this.#ejections.total;
   }
 
   /** Clients remembered now; one whose time is up counts until somebody is tied. */
@@ -66,6 +81,7 @@ export class Balancer {
     if (endpoints.length === this.size && endpoints.every(({ key }) => this.has(key))) return false;
     this.#endpointByKey = new Map(endpoints.map((endpoint) => [endpoint.key, endpoint]));
     this.#scheduler.setEndpoints(endpoints);
+    this.#ejections.retainEndpoints(this.#endpointByKey);
     // An empty set frees nobody: a Service that has no endpoint for a moment keeps its clients' ties (#25314).
     if (endpoints.length > 0) this.#affinity?.retainEndpoints(new Set(this.#endpointByKey.keys()));
     return true;
@@ -99,17 +115,16 @@ export class Balancer {
   }
 
   /**
-   * The endpoint for a new connection, or undefined when there is none outside `excluded`. Ties a client that
-   * is free, so that its simultaneous connections stay together.
+   * The endpoint for a new connection, or undefined when there is none outside `excluded`. Who did not answer lately is
+   * chosen only where nobody else is left. Ties a client that is free, so that its simultaneous connections stay
+   * together.
    */
   pick(request: PickRequest, now: MonotonicMs, excluded: EndpointKeys): Endpoint | undefined {
-    const tied = this.#affinity?.endpointOf(request.client, now);
-    const affine = tied === undefined || excluded.has(tied) ? undefined : this.#endpointByKey.get(tied);
-    if (affine !== undefined) return affine;
-    const picked = this.#scheduler.pick(request, (endpoint) => !excluded.has(endpoint.key));
-    const isFree = tied === undefined || !this.has(tied);
-    if (picked !== undefined && isFree) this.#affinity?.bind(request.client, picked.key, now);
-    return picked;
+    const picked = this.#pickOutside(request, now, this.#leftOut(now, excluded));
+    const endpoint =
+      picked ?? (this.#ejections.isEmpty ? undefined : this.#pickOutside(request, now, excluded));
+    if (endpoint !== undefined) this.#ejections.chosen(endpoint.key, now);
+    return endpoint;
   }
 
   /** The endpoint answered: the client is tied to it from now on, whatever it was tied to before. */
@@ -120,6 +135,31 @@ export class Balancer {
   /** The endpoint did not answer: the client is free to go elsewhere, and nothing is renewed. */
   failed(client: string, endpointKey: string): void {
     this.#affinity?.release(client, endpointKey);
+  }
+
+  /** The endpoint is to blame for a failed dial, or refused a flow. True when it is left out for it from now on. */
+  eject(endpointKey: string, now: MonotonicMs): boolean {
+    return this.has(endpointKey) && this.#ejections.failed(endpointKey, now);
+  }
+
+  /** The endpoint is seen to answer: it is left out no more. */
+  reinstate(endpointKey: string): void {
+    this.#ejections.succeeded(endpointKey);
+  }
+
+  #leftOut(now: MonotonicMs, excluded: EndpointKeys): EndpointKeys {
+    if (this.#ejections.isEmpty) return excluded;
+    return { has: (key) => excluded.has(key) || this.#ejections.isOut(key, now) };
+  }
+
+  #pickOutside(request: PickRequest, now: MonotonicMs, excluded: EndpointKeys): Endpoint | undefined {
+    const tied = this.#affinity?.endpointOf(request.client, now);
+    const affine = tied === undefined || excluded.has(tied) ? undefined : this.#endpointByKey.get(tied);
+    if (affine !== undefined) return affine;
+    const picked = this.#scheduler.pick(request, (endpoint) => !excluded.has(endpoint.key));
+    const isFree = tied === undefined || !this.has(tied);
+    if (picked !== undefined && isFree) this.#affinity?.bind(request.client, picked.key, now);
+    return picked;
   }
 
   /** A session is dialled to the endpoint from now on; to be ended exactly once by `sessionEnded`. */

@@ -64,6 +64,8 @@ export interface Config {
   readonly localDetection: LocalDetection;
   /** One or more, each greater than 0. */
   readonly dialTimeoutsMs: readonly number[];
+  /** 0: nobody is left out. */
+  readonly ejectionTimeMs: number;
   /** 0: never. */
   readonly halfCloseTimeoutMs: number;
   readonly udpRepliedTimeoutMs: number;
@@ -170,6 +172,7 @@ function configFromValues(values: Values, given: ReadonlyMap<string, unknown>): 
     drainTimeoutMs: values['drain-timeout'],
     ...serviceSettingsFrom(values),
     dialTimeoutsMs: Object.freeze([...values['dial-timeouts']]),
+    ejectionTimeMs: values['ejection-time'],
     halfCloseTimeoutMs: values['tcp-half-close-timeout'],
     udpRepliedTimeoutMs,
     // Unless somebody asks for it, an answered session never dies before an unanswered one.

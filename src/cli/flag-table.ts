@@ -178,6 +178,11 @@ export const FLAGS = {
     [250, 500, 1_000, 2_000],
     'Time-outs of successive passes over the endpoints of a Service when one does not answer.',
   ),
+  'ejection-time': connections(
+    durationFrom(0),
+    1_000,
+    'How long an endpoint that did not answer is left out at first; twice as long each time it fails again, up to 30s. The last one that answers never is. 0: nobody is left out.',
+  ),
   'tcp-half-close-timeout': connections(
     durationFrom(0),
     3_600_000,

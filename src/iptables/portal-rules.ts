@@ -12,7 +12,7 @@
 import type { Capture } from '../desired/desired-state.ts';
 import type { Portal } from '../desired/portal.ts';
 import { type IpFamily, hostPortText } from '../model/address.ts';
-import { LOOPBACK_RANGE, isWholeFamily } from '../model/cidr.ts';
+import { type Cidr, LOOPBACK_RANGE, isWholeFamily } from '../model/cidr.ts';
 import type { Protocol } from '../model/service-port-name.ts';
 import { type ChainSet, chainNamedBy, dispatchByPort, dispatchByPrefix } from './dispatch.ts';
 import type { ChainName, Rule, RuleTarget } from './rule.ts';
@@ -137,8 +137,8 @@ function portalRules(aimed: AimedPortal, context: PortalContext): PortalRules {
   const fence = chainNamedBy('F', `${portal.servicePortName}/${portal.protocol}/${place}`);
   chains.set(
     fence,
-    portal.allowedSources.map(({ text }) => ({
-      source: text,
+    portal.allowedSources.map((range) => ({
+      ...sourceOf(range),
       protocol: portal.protocol,
       comment: `${portal.servicePortName} loadBalancerSourceRanges`,
       target,
@@ -162,7 +162,7 @@ function divertingTarget(
   const { protocol, servicePortName: name } = portal;
   const inside = divert(aim.insidePort);
   const rules: Rule[] = capture.podSources[family].map((source) => ({
-    ...(source.kind === 'cidr' ? { source: source.cidr.text } : { inInterface: source.name }),
+    ...(source.kind === 'cidr' ? sourceOf(source.cidr) : { inInterface: source.name }),
     protocol,
     comment: `${name} from pods`,
     target: inside,
@@ -177,7 +177,13 @@ function divertingTarget(
   return { kind: 'jump', chain };
 }
 
-function hostText(address: string, family: IpFamily): string {
+/** A range that holds everybody is no condition: iptables-save does not print it either. */
+function sourceOf(range: Cidr): Pick<Rule, 'source'> {
+  return isWholeFamily(range) ? {} : { source: range.text };
+}
+
+/** One address as a range of its own. */
+export function hostText(address: string, family: IpFamily): string {
   return `${address}/${family === 'IPv4' ? 32 : 128}`;
 }
 

@@ -17,7 +17,7 @@ import type { ListenerKey, Portal } from '../desired/portal.ts';
 import type { IpFamily } from '../model/address.ts';
 import type { Protocol } from '../model/service-port-name.ts';
 import { type Dispatch, dispatchByPort } from './dispatch.ts';
-import { type AimedPortal, type Diversion, type RuleAim, dispatchPortals } from './portal-rules.ts';
+import { type AimedPortal, type Diversion, type RuleAim, dispatchPortals, hostText } from './portal-rules.ts';
 import {
   CHAIN_PREFIX,
   type ChainName,
@@ -61,7 +61,7 @@ export function buildRuleSet(family: IpFamily, input: RuleSetInput): RuleSet {
   return {
     family,
     nat: buildNat(aimed, { family, capture, diversion }),
-    filter: buildFilter(aimed, { family, capture, guarded }),
+    filter: buildFilter(aimed, { family, capture, guarded, diversion }),
   };
 }
 
@@ -111,7 +111,13 @@ function buildFilter(
     family,
     capture,
     guarded,
-  }: { readonly family: IpFamily; readonly capture: Capture; readonly guarded: readonly GuardedPort[] },
+    diversion,
+  }: {
+    readonly family: IpFamily;
+    readonly capture: Capture;
+    readonly guarded: readonly GuardedPort[];
+    readonly diversion: Diversion;
+  },
 ): TableRules {
   const dispatch = (portals: readonly AimedPortal[], set: '' | 'R' | 'X') =>
     dispatchPortals(portals, { family, capture, set, diversion: undefined });
@@ -126,7 +132,7 @@ function buildFilter(
     aimed.map(({ portal }) => ({ portal, aim: { kind: 'drop', why: 'is not for stray packets' } })),
     '',
   );
-  const guard = buildGuard(guarded);
+  const guard = buildGuard(guarded, listenAddress(diversion, family));
   const healthChecks = buildHealthChecks(capture.healthCheckPorts.filter((port) => port.family === family));
   const toInternal = jumpTo(NO_ENDPOINTS, 'clusterIPs without endpoints');
   const toExternal = jumpTo(NO_ENDPOINTS_EXTERNAL, 'external portals without endpoints');
@@ -197,12 +203,27 @@ const refuseRules: readonly Rule[] = [
   { comment: 'proxy ports are private', target: { kind: 'drop' } },
 ];
 
-/** What was diverted carries conntrack's state DNAT and is let in, whatever the firewall's default is. */
-function buildGuard(guarded: readonly GuardedPort[]): Dispatch {
+/** The one address that listeners are on, as a range; undefined where they are on several. */
+function listenAddress(diversion: Diversion, family: IpFamily): string | undefined {
+  return diversion.kind === 'dnat' ? hostText(diversion.address, family) : undefined;
+}
+
+/**
+ * What was diverted carries conntrack's state DNAT and is let in, whatever the firewall's default is. Where all listeners
+ * are on one address, the same port of another one is another program's.
+ */
+function buildGuard(guarded: readonly GuardedPort[], destination: string | undefined): Dispatch {
+  // The order in which listeners came and went makes no difference.
+  const inOrder = guarded.toSorted((a, b) => a.port - b.port);
   return dispatchByPort(
     'G',
-    guarded.map(({ protocol, port, servicePortName: comment }) => {
-      const match = { protocol, destinationPort: port, comment };
+    inOrder.map(({ protocol, port, servicePortName: comment }) => {
+      const match = {
+        ...(destination === undefined ? {} : { destination }),
+        protocol,
+        destinationPort: port,
+        comment,
+      };
       return {
         protocol,
         port,

@@ -93,6 +93,18 @@ const SERVICE_PORT_FAMILIES: readonly ServicePortFamily[] = [
   },
   {
     type: 'gauge',
+    name: 'endpoints_ejected',
+    help: 'Endpoints left out now because they did not answer',
+    read: (of) => [[NO_LABELS, of.endpointsEjected]],
+  },
+  {
+    type: 'counter',
+    name: 'endpoint_ejections_total',
+    help: 'How often an endpoint was left out because it did not answer',
+    read: (of) => [[NO_LABELS, of.ejections]],
+  },
+  {
+    type: 'gauge',
     name: 'affinity_entries',
     help: 'Clients that ClientIP affinity holds on an endpoint now',
     read: (of) => [[NO_LABELS, of.affinityEntries]],

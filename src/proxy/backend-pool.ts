@@ -87,6 +87,15 @@ export class BackendPool {
     return hasOtherEndpoints || hasStoppedServing;
   }
 
+  /** The endpoint did not answer, or refused a flow: it is left out for a while. */
+  blame(endpointKey: string, now: MonotonicMs): void {
+    if (!this.balancer.eject(endpointKey, now)) return;
+    this.#logger.debug(
+      { servicePort: this.servicePortName, endpoint: endpointKey },
+      'Endpoint left out for a while: it did not answer',
+    );
+  }
+
   refused(reason: FailureReason, lastFailure: string, now: MonotonicMs): void {
     this.statistics.failures[reason] += 1;
     this.#refusedSinceLog += 1;

@@ -8,6 +8,7 @@
  * (a policy that changed from Local to Cluster) stays counted.
  */
 import type { BalancerOptions } from '../balancer/balancer.ts';
+import type { MonotonicMs } from '../clock.ts';
 import type { ListenerId, SocketAddress } from '../engine/engine.ts';
 import type { Logger } from '../log.ts';
 import { BackendPool, type ListenerBackends } from './backend-pool.ts';
@@ -79,7 +80,10 @@ export class BackendPools {
   }
 
   /** Copies, one for each service port and family, over all its pools. `open`: what only shows while sessions are. */
-  readings(open: ReadonlyMap<ServicePortStatistics, OpenBytes>): readonly ServicePortStatistics[] {
+  readings(
+    open: ReadonlyMap<ServicePortStatistics, OpenBytes>,
+    now: MonotonicMs,
+  ): readonly ServicePortStatistics[] {
     const readingOf = new Map<ServicePortStatistics, ServicePortStatistics>();
     for (const counts of this.#countsByKey.values()) readingOf.set(counts, counts.copy(open.get(counts)));
     for (const { statistics, balancer } of this.#poolByName.values()) {
@@ -87,6 +91,8 @@ export class BackendPools {
       if (reading === undefined) continue;
       reading.affinityEntries += balancer.affinityEntries;
       reading.affinityEvictions += balancer.affinityEvictions;
+      reading.endpointsEjected += balancer.ejectedAt(now);
+      reading.ejections += balancer.ejections;
     }
     return [...readingOf.values()];
   }
@@ -98,6 +104,7 @@ export class BackendPools {
       this.#poolByName.delete(name);
       // The balancer is asked no more for what it counted.
       pool.statistics.affinityEvictions += pool.balancer.affinityEvictions;
+      pool.statistics.ejections += pool.balancer.ejections;
     }
     const counting = new Set([...needed].map(({ statistics }) => statistics));
     for (const [key, counts] of this.#countsByKey) {

@@ -96,7 +96,7 @@ export class Forwarder implements Policy {
 
   statistics(): ProxyStatistics {
     return {
-      servicePorts: this.#pools.readings(this.#openBytes()),
+      servicePorts: this.#pools.readings(this.#openBytes(), this.#deps.clock.now()),
       dialDuration: this.#dialDuration,
       sessionDuration: this.#sessionDuration,
     };
@@ -147,6 +147,7 @@ export class Forwarder implements Policy {
     session.lastFailure = `${endpointKey}: ${errno}`;
     if (failure === 'local') return this.#refuse(session, 'local', now);
     pool.balancer.failed(client, endpointKey);
+    pool.blame(endpointKey, now);
     session.dialFailed(failure);
     const decision = this.#next(session, now);
     if (decision.kind === 'dial') pool.statistics.dialRetries += 1;
@@ -178,6 +179,8 @@ export class Forwarder implements Policy {
     pool.statistics.dials.ok += 1;
     this.#dialDuration.observe((now - dialledAt) / 1000);
     pool.balancer.succeeded(client, endpointKey, now);
+    // Nobody has answered a UDP "connection" yet.
+    if (!pool.isUdp) pool.balancer.reinstate(endpointKey);
     if (!this.#deps.logger.isLevelEnabled('trace')) return;
     this.#deps.logger.trace(
       { servicePort: pool.servicePortName, client, endpoint: endpointKey },
@@ -200,6 +203,7 @@ export class Forwarder implements Policy {
     // Also a client that gave up before its endpoint answered: it must not stay tied to one that never does.
     const gaveUp = cause === 'clientReset' && !session.isEstablished;
     if (cause === 'backendRefused' || gaveUp) pool.balancer.failed(client, endpointKey);
+    if (cause === 'backendRefused') pool.blame(endpointKey, now);
   }
 
   #moveSessions(pool: BackendPool): void {

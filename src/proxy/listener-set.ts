@@ -62,7 +62,7 @@ export interface ListenerSetDeps {
   readonly ports: ProxyPorts;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** A drained port has closed: its guard is to go. */
+  /** A port has closed after draining, or was given up before it opened: its guard is to go. */
   readonly onChange: () => void;
 }
 
@@ -152,8 +152,13 @@ export class ListenerSet {
     for (const [key, entry] of this.#entryByKey) {
       if (entry.wanted.family !== family || keys.has(key)) continue;
       this.#entryByKey.delete(key);
-      if (entry.id === undefined) this.#release(entry);
-      else this.#drain(entry, { canReturn: true });
+      if (entry.id === undefined) {
+        // It never opened, and is guarded all the same.
+        this.#release(entry);
+        this.#deps.onChange();
+      } else {
+        this.#drain(entry, { canReturn: true });
+      }
     }
     for (const { kind, entry } of this.#leaving.values()) {
       if (kind === 'replaced' && entry.wanted.family === family) this.#drain(entry, { canReturn: false });

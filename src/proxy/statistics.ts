@@ -81,6 +81,10 @@ export class ServicePortStatistics {
   affinityEntries = 0;
   /** Of pools that are gone; in a reading, of all. */
   affinityEvictions = 0;
+  /** Kept by the balancers, as the entries. */
+  endpointsEjected = 0;
+  /** As the evictions. */
+  ejections = 0;
 
   constructor(name: ServicePortName, family: IpFamily) {
     this.name = name;

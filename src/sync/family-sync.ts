@@ -132,7 +132,7 @@ export class FamilySync {
       const { version } = this.#deps.listeners;
       const wanted = this.#ruleSet(desired, this.#deps.listeners.proxyPorts());
       const installed = await this.#deps.rules.install(wanted);
-      this.#forgetMovedFlows(desired);
+      this.#forgetMovedFlows(desired, node);
       const rulesTotal = { nat: countRules(wanted.nat), filter: countRules(wanted.filter) };
       this.#inForce = { desired, version: faults.length === 0 ? version : -1, node, rulesTotal };
       this.#deps.listeners.retainKeys(this.family, neededKeys());
@@ -190,9 +190,17 @@ export class FamilySync {
   }
 
   /** After the rules, or a flow would be remembered the old way again. */
-  #forgetMovedFlows(desired: DesiredState): void {
-    const portals = desired.capture.portals.filter((portal) => portal.family === this.family);
-    const moved = this.#portalFlows.moved(portals, this.#deps.listeners.proxyPorts());
+  #forgetMovedFlows({ capture }: DesiredState, { all: localAddresses }: NodeAddresses): void {
+    const { family } = this;
+    const moved = this.#portalFlows.moved(
+      capture.portals.filter((portal) => portal.family === family),
+      this.#deps.listeners.proxyPorts(),
+      {
+        podSources: capture.podSources[family],
+        nodePortRanges: capture.nodePortRanges[family],
+        localAddresses,
+      },
+    );
     if (moved.length > 0) this.#deps.flows.forget(moved);
   }
 

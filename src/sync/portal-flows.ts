@@ -2,31 +2,52 @@
  * Which UDP portals lead elsewhere than before, so that conntrack has to forget their flows: NAT is decided on a flow's
  * first packet, and a client that keeps its source port would go on as if nothing had changed. Pure bookkeeping.
  */
+import type { PodSource } from '../desired/node-view.ts';
 import type { ListenerKey, Portal, PortalTarget } from '../desired/portal.ts';
 import type { MovedPortal } from '../iptables/conntrack.ts';
+import type { Cidr } from '../model/cidr.ts';
 
 interface Flows extends MovedPortal {
   /** Proxy ports, and who may come. */
   readonly leadsTo: string;
 }
 
+/** What decides about a packet beside the portal itself; of one family. */
+export interface Surroundings {
+  readonly podSources: readonly PodSource[];
+  readonly nodePortRanges: readonly Cidr[];
+  /** Of the node: a NodePort is wherever it has an address. */
+  readonly localAddresses: readonly string[];
+}
+
+const NO_SURROUNDINGS: Surroundings = { podSources: [], nodePortRanges: [], localAddresses: [] };
+
+/** A text that no portal leads to. */
+const UNKNOWN = '?';
+
 export class PortalFlows {
   #before: ReadonlyMap<string, Flows> = new Map();
 
   /**
-   * To be asked after the rules are in, with the portals that they are made from: those that were not diverted before
-   * or are not any more, or to other ports, or for other senders.
+   * To be asked after the rules are in: the portals that were not diverted before or are not any more, or to other
+   * ports, for other senders, or at other addresses of the node.
    */
-  moved(portals: readonly Portal[], proxyPorts: ReadonlyMap<string, number>): readonly MovedPortal[] {
+  moved(
+    portals: readonly Portal[],
+    proxyPorts: ReadonlyMap<string, number>,
+    surroundings: Surroundings = NO_SURROUNDINGS,
+  ): readonly MovedPortal[] {
     const before = this.#before;
     const now = new Map<string, Flows>();
     for (const portal of portals) {
       const { family, address, port } = portal;
       const ports = listenersOf(portal.target).map((listener) => proxyPorts.get(listener));
       if (portal.protocol !== 'UDP' || ports.every((one) => one === undefined)) continue;
-      const sources = portal.kind === 'loadBalancerIP' ? (portal.allowedSources ?? []) : [];
-      const leadsTo = [...ports, ...sources.map(({ text }) => text)].join();
-      now.set(`${address ?? `node/${family}`}|${port}`, { family, address, port, leadsTo });
+      // The kind too: who is outside and may not come is in no port.
+      const leadsTo = [portal.target.kind, ...ports, ...circumstancesOf(portal, surroundings)].join();
+      // An external address may be local, and its port that of a NodePort: both portals are there.
+      const place = portal.kind === 'nodePort' ? `node ${address ?? 'everywhere'}` : portal.address;
+      now.set(`${place}|${port}`, { family, address, port, leadsTo });
     }
     this.#before = now;
     const gone = [...before].filter(([key]) => !now.has(key));
@@ -34,10 +55,27 @@ export class PortalFlows {
     return [...gone, ...changed].map(([, { family, address, port }]) => ({ family, address, port }));
   }
 
-  /** Nothing is known of the flows: each portal counts as moved when it is asked about next. */
+  /** Nothing is known of the flows: each portal, one that goes now too, counts as moved when it is asked about next. */
   reset(): void {
-    this.#before = new Map();
+    this.#before = new Map(
+      [...this.#before].map(([key, flows]) => [key, { ...flows, leadsTo: UNKNOWN }] as const),
+    );
   }
+}
+
+/** Beside the ports: who may come, who is inside, and where it is served. */
+function circumstancesOf(
+  portal: Portal,
+  { podSources, nodePortRanges, localAddresses }: Surroundings,
+): readonly string[] {
+  const allowed = portal.kind === 'loadBalancerIP' ? portal.allowedSources : undefined;
+  const pods = podSources.map((source) => (source.kind === 'cidr' ? source.cidr.text : source.name));
+  return [
+    // Everybody may come, or nobody: not the same.
+    ...(allowed === undefined ? ['all'] : allowed.map(({ text }) => text)),
+    ...(portal.target.kind === 'split' ? pods : []),
+    ...(portal.kind === 'nodePort' ? [...nodePortRanges.map(({ text }) => text), ...localAddresses] : []),
+  ];
 }
 
 function listenersOf(target: PortalTarget): readonly ListenerKey[] {

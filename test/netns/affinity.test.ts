@@ -54,8 +54,14 @@ describe.skipIf(canMakeNamespaces() !== undefined)('ClientIP affinity', () => {
       await agent.serveTcp({ port: HTTP.targetPort, mode: 'http', name: pod.name });
       await agent.serveUdp({ port: DNS.targetPort, mode: 'identify', name: pod.name });
     }
-    for (const address of CLIENTS)
-      await lab.pod(4).run(['ip', 'address', 'add', `${address}/24`, 'dev', 'eth0']);
+    for (const address of CLIENTS) {
+      if (lab.podLinks === 'bridged') {
+        await lab.pod(4).addAddress(`${address}/24`);
+        continue;
+      }
+      await lab.pod(4).addAddress(`${address}/32`);
+      await lab.node.run(['ip', 'route', 'add', `${address}/32`, 'dev', 'vp4', 'scope', 'link']);
+    }
     proxy = await ProxyProcess.start(lab.node, { manifests: { 'sticky.yaml': manifest() } });
     for (const family of ['IPv4', 'IPv6'] as const) await proxy.captured('default/sticky:name', { family });
   });

@@ -1,7 +1,13 @@
 /** TCP from end to end: balanced, whole, half-closed and reset as if no proxy stood between. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { ServerHandle } from '../support/agent-protocol.ts';
-import { clusterIP, dualStackObjects, openVantage, VANTAGES } from '../support/dual-stack.ts';
+import {
+  clusterIP,
+  dualStackObjects,
+  nodeAddressesOf,
+  openVantage,
+  VANTAGES,
+} from '../support/dual-stack.ts';
 import { canMakeNamespaces, createLab, type Lab } from '../support/netns-lab.ts';
 import { manifestText } from '../support/objects.ts';
 import { ProxyProcess } from '../support/proxy-process.ts';
@@ -81,7 +87,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('TCP through the proxy', () =
   );
 
   test('a NodePort is found at every address of the node, from pods and from the node itself', async () => {
-    const addresses = [lab.node.ipv4, lab.bridge.ipv4, lab.node.ipv6, lab.bridge.ipv6];
+    const addresses = [...nodeAddressesOf(lab, 'IPv4'), ...nodeAddressesOf(lab, 'IPv6')];
     const places = [
       { client: await lab.pod(4).agent(), hosts: addresses },
       { client: await lab.node.agent(), hosts: [...addresses, '127.0.0.1', '::1'] },
@@ -118,10 +124,8 @@ describe.skipIf(canMakeNamespaces() !== undefined)('TCP through the proxy', () =
 
   test.for(VANTAGES)('from $from over $family, a reset by the backend is a reset', async (vantage) => {
     const { client, host, port } = await openVantage(lab, vantage, { ...WEB, ...RESET });
-    expect(await client.tcpEnd({ host, port, sendBytes: 1 })).toMatchObject({
-      outcome: 'reset',
-      connected: true,
-    });
+    // Not also that it was connected: the reset can come before the client has heard of its connection.
+    expect(await client.tcpEnd({ host, port, sendBytes: 1 })).toMatchObject({ outcome: 'reset' });
   });
 
   test.for([

@@ -117,18 +117,4 @@ describe.skipIf(canMakeNamespaces() !== undefined)('when the node’s addresses 
     expect(await proxy.metric('userspace_proxy_listeners')).toBe(before);
     expect(proxy.log.filter((line) => line['level'] === 'error')).toEqual([]);
   });
-
-  test('an interface without any address is told of once, by name, with what can be done', async () => {
-    await lab.node.run(['ip', 'link', 'add', 'bare0', 'type', 'bridge']);
-    await lab.node.run(['ip', 'link', 'set', 'bare0', 'up']);
-    const named = (family: string): number =>
-      proxy.log.filter((line) => JSON.stringify(line).includes('bare0') && line['family'] === family).length;
-    await waitFor(() => named('IPv4') === 1, { timeoutMs: 5_000, what: 'a warning that names bare0' });
-    const seen = async (): Promise<boolean> =>
-      (await proxy.metric('userspace_proxy_interfaces_without_address')) >= 1;
-    await waitFor(seen, { timeoutMs: 5_000, what: 'the metric' });
-    await lab.node.run(['ip', 'link', 'del', 'bare0']);
-    await othersLoseNothing();
-    expect(named('IPv4')).toBe(1);
-  });
 });

@@ -1,6 +1,12 @@
 /** UDP from end to end: datagrams come whole, and replies from the address that the client knows. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { clusterIP, dualStackObjects, openVantage, VANTAGES } from '../support/dual-stack.ts';
+import {
+  clusterIP,
+  dualStackObjects,
+  nodeAddressesOf,
+  openVantage,
+  VANTAGES,
+} from '../support/dual-stack.ts';
 import { canMakeNamespaces, createLab, type Host, type Lab } from '../support/netns-lab.ts';
 import { manifestText } from '../support/objects.ts';
 import { ProxyProcess } from '../support/proxy-process.ts';
@@ -31,7 +37,10 @@ describe.skipIf(canMakeNamespaces() !== undefined)('UDP through the proxy', () =
         return `${address}/${address.includes(':') ? 64 : 24}`;
       }),
       hostRoutes: ['default via 10.9.0.1', 'default via fd02::1'],
-      nodeRoutes: ['10.50.0.0/16 via 10.9.0.2 src 10.244.1.1', 'fd50::/64 via fd01::2 src fd00:244:1::1'],
+      nodeRoutes: [
+        `10.50.0.0/16 via 10.9.0.2 src ${nodeAddressesOf(lab, 'IPv4').at(-1)}`,
+        `fd50::/64 via fd01::2 src ${nodeAddressesOf(lab, 'IPv6').at(-1)}`,
+      ],
     });
     for (const pod of [lab.pod(1), lab.pod(2)]) {
       const agent = await pod.agent();
@@ -88,8 +97,8 @@ describe.skipIf(canMakeNamespaces() !== undefined)('UDP through the proxy', () =
     for (const localAddress of multiAddresses) {
       const isIPv6 = localAddress.includes(':');
       const nodeAddresses = isIPv6
-        ? ['fd01::1', 'fd02::1', lab.node.ipv6, lab.bridge.ipv6]
-        : ['10.9.0.1', '10.9.1.1', lab.node.ipv4, lab.bridge.ipv4];
+        ? ['fd01::1', 'fd02::1', ...nodeAddressesOf(lab, 'IPv6')]
+        : ['10.9.0.1', '10.9.1.1', ...nodeAddressesOf(lab, 'IPv4')];
       const targets = [
         { host: clusterIP(UDP.number, isIPv6 ? 'IPv6' : 'IPv4'), port: ECHO.port },
         ...nodeAddresses.map((host) => ({ host, port: ECHO.nodePort })),
@@ -110,8 +119,8 @@ describe.skipIf(canMakeNamespaces() !== undefined)('UDP through the proxy', () =
   test('the node is answered whichever of its own addresses it uses, loopback included', async () => {
     const client = await lab.node.agent();
     const addresses = {
-      IPv4: ['127.0.0.1', '10.9.1.1', lab.node.ipv4, lab.bridge.ipv4],
-      IPv6: ['::1', 'fd02::1', lab.node.ipv6, lab.bridge.ipv6],
+      IPv4: ['127.0.0.1', '10.9.1.1', ...nodeAddressesOf(lab, 'IPv4')],
+      IPv6: ['::1', 'fd02::1', ...nodeAddressesOf(lab, 'IPv6')],
     };
     for (const family of ['IPv4', 'IPv6'] as const) {
       for (const localAddress of addresses[family]) {

@@ -10,7 +10,12 @@ const BUDGET_MS = 3750;
 
 /** A connection whose dials end as the test says, with the clock in its hand. */
 class Fixture {
-  readonly #balancer = new Balancer({ affinityCapacity: 10, random: () => 0, scheduler: 'rr' });
+  readonly #balancer = new Balancer({
+    affinityCapacity: 10,
+    random: () => 0,
+    scheduler: 'rr',
+    ejectionTimeMs: 0,
+  });
   readonly #plan: DialPlan;
   now = 1_000_000;
   readonly #startedAt = this.now;

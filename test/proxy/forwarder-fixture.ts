@@ -19,7 +19,10 @@ export class ForwarderFixture {
   readonly sessions = new FakeSessions(this.clock);
   readonly forwarder = new Forwarder(
     { clock: this.clock, logger: this.logger },
-    { dialTimeoutsMs: [250, 500], balancer: { affinityCapacity: 100, random: () => 0, scheduler: 'rr' } },
+    {
+      dialTimeoutsMs: [250, 500],
+      balancer: { affinityCapacity: 100, random: () => 0, scheduler: 'rr', ejectionTimeMs: 0 },
+    },
   );
 
   constructor() {

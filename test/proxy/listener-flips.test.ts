@@ -69,7 +69,10 @@ class Fixture {
   readonly #logger = new RecordingLogger();
   readonly #forwarder = new Forwarder(
     { clock: this.clock, logger: this.#logger },
-    { dialTimeoutsMs: [250], balancer: { affinityCapacity: 10, random: () => 0, scheduler: 'rr' } },
+    {
+      dialTimeoutsMs: [250],
+      balancer: { affinityCapacity: 10, random: () => 0, scheduler: 'rr', ejectionTimeMs: 0 },
+    },
   );
   readonly ports: ProxyPorts;
   readonly listeners: ListenerSet;

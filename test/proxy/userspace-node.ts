@@ -50,7 +50,7 @@ export class UserspaceNode {
       { clock, logger },
       {
         dialTimeoutsMs: [250, 500, 1000, 2000],
-        balancer: { affinityCapacity: 100, random: Math.random, scheduler: 'rr' },
+        balancer: { affinityCapacity: 100, random: Math.random, scheduler: 'rr', ejectionTimeMs: 0 },
       },
     );
     this.#engine = new NodeEngine(

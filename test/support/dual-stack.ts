@@ -70,6 +70,16 @@ export function addressOf(host: Host, family: Family): string {
   return family === 'IPv4' ? host.ipv4 : host.ipv6;
 }
 
+/**
+ * The addresses that the first node has on the links of its lab: where everybody finds its NodePorts. The node IP first,
+ * and where pods are bridged that of the bridge.
+ */
+export function nodeAddressesOf(lab: Lab, family: Family): readonly [string, ...string[]] {
+  const nodeIP = addressOf(lab.node, family);
+  if (lab.podLinks === 'unnumbered') return [nodeIP];
+  return [nodeIP, family === 'IPv4' ? lab.bridge.ipv4 : lab.bridge.ipv6];
+}
+
 /** From where, over which family, and by which kind of address a Service is used. */
 export interface Vantage {
   readonly from: 'a pod' | 'the node' | 'outside';

@@ -42,7 +42,9 @@ export function e2eObjects(spec: E2eSpec, identity: E2eIdentity): readonly objec
   const shared = ports.filter((port) => port.backends === undefined);
   const groups = [
     ...(shared.length > 0 ? [{ ports: shared, hosts: backends }] : []),
-    ...ports.flatMap((port) => (port.backends === undefined ? [] : [{ ports: [port], hosts: port.backends }])),
+    ...ports.flatMap((port) =>
+      port.backends === undefined ? [] : [{ ports: [port], hosts: port.backends }],
+    ),
   ];
   const slices = groups.flatMap((group, index) =>
     (['IPv4', 'IPv6'] as const).map((family) => {
@@ -63,6 +65,10 @@ export function e2eObjects(spec: E2eSpec, identity: E2eIdentity): readonly objec
   return [service, ...slices];
 }
 
-function slicePort({ name, targetPort, protocol = 'TCP' }: E2ePort): NonNullable<V1EndpointSlice['ports']>[number] {
+function slicePort({
+  name,
+  targetPort,
+  protocol = 'TCP',
+}: E2ePort): NonNullable<V1EndpointSlice['ports']>[number] {
   return { name, port: targetPort, protocol };
 }

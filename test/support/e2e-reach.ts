@@ -35,7 +35,7 @@ export async function ask(
 }
 
 /** What `ask` gives in the place of a host's name, which has no capitals. */
-function isFailure(answer = 'NO_ANSWER'): boolean {
+export function isFailure(answer = 'NO_ANSWER'): boolean {
   return /^[A-Z]/.test(answer);
 }
 
@@ -71,7 +71,11 @@ export async function isRefused(from: Host, { host, port, protocol }: Target): P
     seen = answer?.errno ?? `an answer of ${answer?.name}`;
     return seen === 'ECONNREFUSED' || seen === 'EPERM';
   };
-  await follows(isSo, { place: placeOf(from, { host, port, protocol }), what: 'is refused', seen: () => seen });
+  await follows(isSo, {
+    place: placeOf(from, { host, port, protocol }),
+    what: 'is refused',
+    seen: () => seen,
+  });
 }
 
 /** Waits until one host answers so many requests in a row; its name. */
@@ -87,6 +91,23 @@ export async function isSticky(from: Host, target: Target, count: number): Promi
   const what = `is answered by one host ${count} times in a row`;
   await follows(isSo, { place: placeOf(from, target), what, seen: () => answers.join() });
   return answers[0] ?? '';
+}
+
+/** Waits until so many octets come back as they were sent: as one datagram, or over one connection with half-close. */
+export async function isEchoed(from: Host, target: Target, bytes: number): Promise<void> {
+  const agent = await from.agent();
+  const dial = { host: target.host, port: target.port, timeoutMs: TRY_MS };
+  let seen = '';
+  const isSo = async (): Promise<boolean> => {
+    const { ok, received, errno } =
+      target.protocol === 'TCP'
+        ? await agent.tcpExchange({ ...dial, bytes, halfClose: true })
+        : await agent.udpExchange({ ...dial, payloadBytes: bytes });
+    seen = `${errno ?? 'an echo'} after ${received} octets`;
+    return ok;
+  };
+  const what = `sends ${bytes} octets back`;
+  await follows(isSo, { place: placeOf(from, target), what, seen: () => seen });
 }
 
 interface Expectation {

@@ -44,6 +44,8 @@ export class FakeListeners implements Listeners {
   version = 0;
   /** What the last `ensureOpen` was asked for. */
   wanted: readonly WantedListener[] = [];
+  /** What it was last asked for in each family. */
+  readonly wantedByFamily = new Map<IpFamily, readonly WantedListener[]>();
   /** Faults of single listeners by key. */
   readonly faults = new Map<string, ProxyError>();
   #nextPort = 1000;
@@ -57,6 +59,8 @@ export class FakeListeners implements Listeners {
     guard: () => Promise<void>,
   ): Promise<readonly ProxyError[]> {
     this.wanted = wanted;
+    const [first] = wanted;
+    if (first !== undefined) this.wantedByFamily.set(first.family, wanted);
     const missing = wanted.filter(({ key }) => !this.#open.has(key));
     if (missing.length === 0) return [];
     const opening = new Map(

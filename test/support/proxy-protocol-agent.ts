@@ -36,7 +36,7 @@ export type Answer =
  */
 export interface ServeOptions {
   readonly port: number;
-  readonly then: 'http' | 'echo';
+  readonly mode: 'http' | 'echo';
 }
 
 export interface Methods {
@@ -60,30 +60,32 @@ export interface Reply {
 
 const seenByPort = new Map<number, string[]>();
 
-const functions: { readonly [M in Method]: (params: Methods[M]['params']) => Promise<Methods[M]['result']> } = {
-  ask,
-  serve: async ({ port, then }) => {
-    const seen: string[] = [];
-    seenByPort.set(port, seen);
-    const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
-      socket.on('error', () => socket.destroy());
-      receive(socket, (what) => {
-        seen.push(what);
-        if (what.startsWith('bad')) socket.destroy();
-        else if (then === 'echo') socket.pipe(socket);
-        else answer(socket, what);
+const functions: { readonly [M in Method]: (params: Methods[M]['params']) => Promise<Methods[M]['result']> } =
+  {
+    ask,
+    serve: async ({ port, mode }) => {
+      const seen: string[] = [];
+      seenByPort.set(port, seen);
+      const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+        socket.on('error', () => socket.destroy());
+        receive(socket, (what) => {
+          seen.push(what);
+          if (what.startsWith('bad')) socket.destroy();
+          else if (mode === 'echo') socket.pipe(socket);
+          else answer(socket, what);
+        });
       });
-    });
-    server.listen({ port, host: '::', backlog: 1_024 });
-    await once(server, 'listening');
-    return null;
-  },
-  seen: async ({ port }) => seenByPort.get(port) ?? [],
-};
+      server.listen({ port, host: '::', backlog: 1_024 });
+      await once(server, 'listening');
+      return null;
+    },
+    seen: async ({ port }) => seenByPort.get(port) ?? [],
+  };
 
 async function ask({ host, port, path = '/', localAddress, timeoutMs = 5_000 }: Question): Promise<Answer> {
   const { promise, resolve } = Promise.withResolvers<Answer>();
-  const fail = (error: NodeJS.ErrnoException): void => resolve({ ok: false, fault: error.code ?? error.message });
+  const fail = (error: NodeJS.ErrnoException): void =>
+    resolve({ ok: false, fault: error.code ?? error.message });
   const from = localAddress === undefined ? {} : { localAddress };
   const signal = AbortSignal.timeout(timeoutMs);
   const request = get({ host, port, path, agent: false, signal, ...from }, (response) => {
@@ -131,7 +133,9 @@ function readHeader(bytes: Buffer): { readonly seen: string; readonly length: nu
 
 function endText({ address, port }: ParsedEnd): EndText {
   if (address.length === 4) return `${address.join('.')} ${port}`;
-  const text = Buffer.from(address).toString('hex').replaceAll(/....(?!$)/g, '$&:');
+  const text = Buffer.from(address)
+    .toString('hex')
+    .replaceAll(/....(?!$)/g, '$&:');
   return `${new SocketAddress({ address: text, family: 'ipv6' }).address} ${port}`;
 }
 

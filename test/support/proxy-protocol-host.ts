@@ -2,7 +2,15 @@
 import type { ChildProcess } from 'node:child_process';
 import { join } from 'node:path';
 import type { Host } from './netns-lab.ts';
-import type { Answer, Method, Methods, Question, Reply, Request, ServeOptions } from './proxy-protocol-agent.ts';
+import type {
+  Answer,
+  Method,
+  Methods,
+  Question,
+  Reply,
+  Request,
+  ServeOptions,
+} from './proxy-protocol-agent.ts';
 
 export type { Answer, Question } from './proxy-protocol-agent.ts';
 
@@ -27,7 +35,9 @@ export class ProxyProtocolHost {
       this.#calls.clear();
     };
     // Not `close`, which does not come after a disconnect.
-    child.once('exit', (code, signal) => fail(new Error(`the agent on ${name} has ended (${signal ?? code})`)));
+    child.once('exit', (code, signal) =>
+      fail(new Error(`the agent on ${name} has ended (${signal ?? code})`)),
+    );
     child.once('error', fail);
     child.on('message', (message) => {
       const { id, result, error } = message as Reply;

@@ -73,15 +73,22 @@ export interface Portal {
 }
 
 /** Where a client on that host finds the Service: NodePorts on every address of the node that the host can reach. */
-export function portalsOf(lab: Lab, client: { readonly name: string }, number: number, family: Family): readonly Portal[] {
+export function portalsOf(
+  lab: Lab,
+  client: { readonly name: string },
+  number: number,
+  family: Family,
+): readonly Portal[] {
   const local = [addressOf(lab.node, family)];
   if (lab.podLinks === 'bridged') local.push(family === 'IPv4' ? lab.bridge.ipv4 : lab.bridge.ipv6);
   if (client.name === lab.node.name) local.push(family === 'IPv4' ? '127.0.0.1' : '::1');
   return [
-    ...[clusterIP(number, family), externalIP(number, family), loadBalancerIP(number, family)].map((host) => ({
-      host,
-      port: SERVICE_PORT,
-    })),
+    ...[clusterIP(number, family), externalIP(number, family), loadBalancerIP(number, family)].map(
+      (host) => ({
+        host,
+        port: SERVICE_PORT,
+      }),
+    ),
     ...local.map((host) => ({ host, port: nodePortOf(number) })),
   ];
 }
@@ -96,7 +103,9 @@ export async function tellings(
   );
   return {
     told: answers.map(({ answer }) => (answer.ok ? answer.body : answer.fault)),
-    expected: answers.map(({ portal, answer }) => `${answer.ok ? answer.local : '?'} ${portal.host} ${portal.port}`),
+    expected: answers.map(
+      ({ portal, answer }) => `${answer.ok ? answer.local : '?'} ${portal.host} ${portal.port}`,
+    ),
   };
 }
 
@@ -115,7 +124,9 @@ async function changesOf(proxy: ProxyProcess): Promise<{ readonly seen: number; 
   const families = await proxy.metrics();
   const sum = (state: string): number =>
     ['service', 'endpoint']
-      .map((kind) => families.get(`kubeproxy_sync_proxy_rules_${kind}_changes_${state}`)?.samples[0]?.value ?? 0)
+      .map(
+        (kind) => families.get(`kubeproxy_sync_proxy_rules_${kind}_changes_${state}`)?.samples[0]?.value ?? 0,
+      )
       .reduce((total, value) => total + value, 0);
   return { seen: sum('total'), pending: sum('pending') };
 }

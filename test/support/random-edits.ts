@@ -54,8 +54,10 @@ const moveEndpoint: EditKind = (random, state) => {
   const to = random.pick(others);
   const endpoint = random.pick(from.endpoints ?? []);
   const isCopy = oneIn(random, 2);
-  const left = { ...from, endpoints: (from.endpoints ?? []).filter((other) => isCopy || other !== endpoint) };
-  const joined = { ...to, endpoints: [...(to.endpoints ?? []), endpoint] };
+  const left = structuredClone(from);
+  left.endpoints = (from.endpoints ?? []).filter((other) => isCopy || other !== endpoint);
+  const joined = structuredClone(to);
+  joined.endpoints?.push(endpoint);
   const endpointSlices = replaced(replaced<V1EndpointSlice>(state.endpointSlices, from, left), to, joined);
   return { what: `an endpoint from ${nameOf(from)} to ${nameOf(to)}`, state: { ...state, endpointSlices } };
 };

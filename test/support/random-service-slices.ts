@@ -18,7 +18,14 @@ const NODES = [OWN_NODE, 'node2'] as const;
  */
 const ENDPOINT_ADDRESSES = {
   IPv4: ['10.244.1.11', '10.244.1.12', '10.244.1.13', '10.244.1.14', NODE_IPS.IPv4, CLUSTER_IPS.IPv4[1]],
-  IPv6: ['fd00:244:1::b', 'fd00:244:1::c', 'fd00:244:1::d', 'fd00:244:1::e', NODE_IPS.IPv6, CLUSTER_IPS.IPv6[1]],
+  IPv6: [
+    'fd00:244:1::b',
+    'fd00:244:1::c',
+    'fd00:244:1::d',
+    'fd00:244:1::e',
+    NODE_IPS.IPv6,
+    CLUSTER_IPS.IPv6[1],
+  ],
 } as const;
 
 export type SpecifiedSlice = V1EndpointSlice & {
@@ -63,7 +70,7 @@ const HINTS = [
 
 function setConditions(random: Random, endpoint: V1Endpoint): void {
   const conditions = random.pick<V1Endpoint['conditions'] | undefined>(CONDITIONS);
-  assign(endpoint, 'conditions', conditions && { ...conditions });
+  assign(endpoint, 'conditions', conditions && structuredClone(conditions));
 }
 
 function setNodeName(random: Random, endpoint: V1Endpoint): void {
@@ -122,7 +129,9 @@ export const SLICE_FIELDS: readonly SliceField[] = [
   {
     name: 'all endpoints',
     set: (random, slice) => {
-      slice.endpoints = Array.from({ length: random.pick([0, 1, 2, 4]) }, () => randomEndpoint(random, slice));
+      slice.endpoints = Array.from({ length: random.pick([0, 1, 2, 4]) }, () =>
+        randomEndpoint(random, slice),
+      );
     },
   },
   {

@@ -80,7 +80,11 @@ export function someOf<T>(random: Random, values: readonly T[]): T[] {
 }
 
 /** Sets the key, or removes it where the value is undefined: absent is not the same as undefined in a manifest. */
-export function assign<T extends object, K extends keyof T>(object: T, key: K, value: T[K] | undefined): void {
+export function assign<T extends object, K extends keyof T>(
+  object: T,
+  key: K,
+  value: T[K] | undefined,
+): void {
   if (value === undefined) delete object[key];
   else object[key] = value;
 }
@@ -131,14 +135,10 @@ function addPort(random: Random, { spec }: SpecifiedService): void {
 }
 
 /** Does nothing when another port has this identity already. */
-function changePort(
-  random: Random,
-  { spec }: SpecifiedService,
-  tweak: (port: V1ServicePort) => void,
-): void {
+function changePort(random: Random, { spec }: SpecifiedService, tweak: (port: V1ServicePort) => void): void {
   if (spec.ports.length === 0) return;
   const index = random.below(spec.ports.length);
-  const changed = { ...spec.ports[index] } as V1ServicePort;
+  const changed = structuredClone(spec.ports[index]) as V1ServicePort;
   tweak(changed);
   if (spec.ports.some((other, place) => place !== index && isSamePort(other, changed))) return;
   spec.ports[index] = changed;

@@ -88,18 +88,19 @@ async function listens(host: Host, port: number): Promise<boolean> {
 }
 
 /** Each writes the configuration into a directory of its own and gives the arguments. */
-const CONFIGURE: Readonly<Record<PeerKind, (directory: string, port: number) => Promise<readonly string[]>>> = {
-  nginx: async (directory, port) => {
-    const path = join(directory, 'nginx.conf');
-    await writeFile(path, renderNginx(directory, port));
-    return ['-e', 'stderr', '-p', directory, '-c', path];
-  },
-  haproxy: async (directory, port) => {
-    const path = join(directory, 'haproxy.cfg');
-    await writeFile(path, renderHaproxy(port));
-    return ['-db', '-f', path];
-  },
-};
+const CONFIGURE: Readonly<Record<PeerKind, (directory: string, port: number) => Promise<readonly string[]>>> =
+  {
+    nginx: async (directory, port) => {
+      const path = join(directory, 'nginx.conf');
+      await writeFile(path, renderNginx(directory, port));
+      return ['-e', 'stderr', '-p', directory, '-c', path];
+    },
+    haproxy: async (directory, port) => {
+      const path = join(directory, 'haproxy.cfg');
+      await writeFile(path, renderHaproxy(port));
+      return ['-db', '-f', path];
+    },
+  };
 
 /** One process, so that whoever kills it kills all of it. It wants a place for every kind of temporary file. */
 function renderNginx(directory: string, port: number): string {

@@ -155,21 +155,26 @@ function endpointOf({ host, conditions, zoneHints, nodeHints }: EndpointAt, fami
   };
 }
 
-/** The Node object of a node of the lab: its ranges of pods, its InternalIPs, and its zone where one is given. */
-export function nodeObject(host: Host, options: { readonly zone?: string } = {}): V1Node {
+/** The Node object of a node of the lab, with its ranges of pods. */
+export function nodeObject(
+  host: Host,
+  options: {
+    /** None unless told. */
+    readonly zone?: string;
+    /** Its own addresses unless told. */
+    readonly internalIPs?: Readonly<Record<Family, string>>;
+  } = {},
+): V1Node {
   const name = nodeNameOf(host);
   const number = name === 'node1' ? 1 : 2;
+  const { zone, internalIPs } = options;
+  const addresses = FAMILIES.map((family) => internalIPs?.[family] ?? addressOf(host, family));
   return {
     apiVersion: 'v1',
     kind: 'Node',
-    metadata: {
-      name,
-      labels: options.zone === undefined ? {} : { 'topology.kubernetes.io/zone': options.zone },
-    },
+    metadata: { name, labels: zone === undefined ? {} : { 'topology.kubernetes.io/zone': zone } },
     spec: { podCIDRs: [`10.244.${number}.0/24`, `fd00:244:${number}::/64`] },
-    status: {
-      addresses: FAMILIES.map((family) => ({ type: 'InternalIP', address: addressOf(host, family) })),
-    },
+    status: { addresses: addresses.map((address) => ({ type: 'InternalIP', address })) },
   };
 }
 

@@ -14,7 +14,7 @@ import { FAMILIES, HOST_NETWORK_PORT, type NodeName, POD_PORT, type Spot } from 
 import { waitFor } from './wait.ts';
 
 export interface TwoNodesOptions {
-  /** Pods on each node; 3 unless told, the last one being a client. */
+  /** Pods on each node; 2 unless told, the last one being a client. */
   readonly pods?: number;
   /** Further flags of both proxies. */
   readonly args?: readonly string[];
@@ -56,7 +56,7 @@ export class TwoNodes implements AsyncDisposable {
   }
 
   /** Rejects, leaving nothing, when it cannot be built. */
-  static async start({ pods = 3, args = [], objects }: TwoNodesOptions = {}): Promise<TwoNodes> {
+  static async start({ pods = 2, args = [], objects }: TwoNodesOptions = {}): Promise<TwoNodes> {
     const lab = await createLab({ nodes: 2, pods });
     try {
       const manifests = { [FILE]: manifestText(...(objects?.(lab) ?? [])) };
@@ -73,6 +73,15 @@ export class TwoNodes implements AsyncDisposable {
       await lab.close();
       throw error;
     }
+  }
+
+  /** The first node's pod that only asks. */
+  get client(): Host {
+    return this.lab.pod(this.lab.pods.length);
+  }
+
+  get clientOn2(): Host {
+    return this.lab.podOn2(this.lab.pods2.length);
   }
 
   proxy(name: NodeName): ProxyProcess {

@@ -12,6 +12,7 @@ import {
   makeServicePort,
   makeSnapshot,
 } from '../support/snapshots.ts';
+import { OWN_NODE } from '../support/rule-fixture.ts';
 import { ProxierFixture, makeFixture, nodeWith, rulesOf } from './proxier-fixture.ts';
 
 const WEB = 'default/web/TCP/IPv4/cluster';
@@ -594,15 +595,29 @@ describe('the UDP flows of a portal', () => {
     ]);
   });
 
-  test('are forgotten again when it has endpoints again, and not while nothing moves', async () => {
+  test('are forgotten when it loses its endpoints and when it has some again, and not while nothing moves', async () => {
     const fixture = makeFixture();
     await fixture.apply(makeSnapshot([dns, makeEndpoints(1)]));
     fixture.news();
     await fixture.apply(makeSnapshot([dns, makeEndpoints(1, 2)]));
+    expect(forgets(fixture)).toEqual([]);
+    await fixture.apply(makeSnapshot([dns, []]));
+    expect(forgets(fixture)).toEqual(['forget flows to IPv4 10.96.0.10 port 80']);
     await fixture.apply(makeSnapshot([dns, []]));
     expect(forgets(fixture)).toEqual([]);
     await fixture.apply(makeSnapshot([dns, makeEndpoints(1)]));
     expect(forgets(fixture)).toEqual(['forget flows to IPv4 10.96.0.10 port 80']);
+  });
+
+  test('are forgotten when it is deleted', async () => {
+    const fixture = makeFixture();
+    await fixture.apply(makeSnapshot([dns, makeEndpoints(1)]));
+    fixture.news();
+    await fixture.apply(NOTHING);
+    expect(forgotten(fixture)).toEqual([
+      'install IPv4 nat+filter',
+      'forget flows to IPv4 10.96.0.10 port 80',
+    ]);
   });
 
   test('are forgotten again when another program had taken the rules away', async () => {
@@ -620,6 +635,29 @@ describe('the UDP flows of a portal', () => {
     fixture.proxier.update(makeSnapshot([dns, makeEndpoints(1)]), []);
     await fixture.failure();
     expect(forgets(fixture)).toEqual([]);
+  });
+
+  test('are forgotten when policy Local sends some of them elsewhere, and when its local endpoints go', async () => {
+    const ports = { externalIPs: addresses('192.0.2.7'), nodePort: 30_053 };
+    const shared = makeServicePort({ name: 'dns', protocol: 'UDP' }, ports);
+    const split = makeServicePort(
+      { name: 'dns', protocol: 'UDP' },
+      { ...ports, externalTrafficPolicy: 'Local' },
+    );
+    const local = [makeEndpoint('10.0.0.1', 53, { nodeName: OWN_NODE }), ...makeEndpoints(2)];
+    const ofExternal = ['forget flows to IPv4 192.0.2.7 port 80', 'forget flows to IPv4 node port 30053'];
+    const fixture = makeFixture();
+    await fixture.apply(makeSnapshot([shared, local]));
+    fixture.news();
+
+    await fixture.apply(makeSnapshot([split, local]));
+    expect(forgets(fixture)).toEqual(ofExternal);
+    await fixture.apply(makeSnapshot([split, [...local, ...makeEndpoints(3)]]));
+    expect(forgets(fixture)).toEqual([]);
+    await fixture.apply(makeSnapshot([split, makeEndpoints(2)]));
+    expect(forgets(fixture)).toEqual(ofExternal);
+    await fixture.apply(makeSnapshot([shared, makeEndpoints(2)]));
+    expect(forgets(fixture)).toEqual(ofExternal);
   });
 
   test('are none when it is a TCP portal', async () => {

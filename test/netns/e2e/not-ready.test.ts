@@ -24,7 +24,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('[sig-network] Services', () 
   beforeAll(async () => {
     nodes = await TwoNodes.start();
     ({ lab } = nodes);
-    podOn2 = lab.podOn2(3);
+    podOn2 = nodes.clientOn2;
   });
   afterAll(async () => {
     await nodes?.[Symbol.asyncDispose]();

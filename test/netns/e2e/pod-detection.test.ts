@@ -17,8 +17,8 @@ import { type Row, TwoNodes } from '../../support/two-nodes.ts';
 const NUMBER = 10;
 const ANYBODY = 'node2-pod1+pod1';
 const OWN = 'pod1';
-/** By which interface the node gets what pod3 sends: bridged pods share theirs. */
-const INTERFACE = { bridged: 'cni0', unnumbered: 'vp3' }[podLinksUnderTest()];
+/** By which interface the node gets what the client sends: bridged pods share theirs. */
+const INTERFACE = { bridged: 'cni0', unnumbered: 'vp2' }[podLinksUnderTest()];
 
 const MODES = [
   {
@@ -73,7 +73,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('the short circuit of externa
 
   test('without any way to tell pods is the node’s own alone', async () => {
     await nodes.expect([
-      ...everyAddress(lab.pod(3), OWN),
+      ...everyAddress(nodes.client, OWN),
       ...everyAddress(lab.node, ANYBODY),
       ...everyAddress(lab.ext, OWN),
     ]);
@@ -82,10 +82,10 @@ describe.skipIf(canMakeNamespaces() !== undefined)('the short circuit of externa
   test.for(MODES)('is for pods told by $way', async ({ args, podElsewhere }) => {
     await nodes.restart('node1', args);
     await nodes.expect([
-      ...everyAddress(lab.pod(3), ANYBODY),
+      ...everyAddress(nodes.client, ANYBODY),
       ...everyAddress(lab.node, ANYBODY),
       ...everyAddress(lab.ext, OWN),
-      [lab.podOn2(3), atNodePort(NUMBER, lab.node), podElsewhere],
+      [nodes.clientOn2, atNodePort(NUMBER, lab.node), podElsewhere],
       [lab.node2, atNodePort(NUMBER, lab.node), OWN],
     ]);
   });

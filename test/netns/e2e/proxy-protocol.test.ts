@@ -30,7 +30,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('with the PROXY protocol', ()
   let lab: Lab;
   let peers: RealPeers;
   let proxy: ProxyProcess;
-  /** A pod, the node, and the outside. */
+  /** A pod, the peers' own pods, the node, and the outside. */
   let clients: readonly ProxyProtocolHost[];
 
   const backendOf = (peer: PeerKind) => lab.pod(peer === 'nginx' ? 1 : 2);
@@ -39,7 +39,11 @@ describe.skipIf(canMakeNamespaces() !== undefined)('with the PROXY protocol', ()
     lab = await createLab();
     [peers, clients] = await Promise.all([
       RealPeers.start(PEER_KINDS.map((kind) => ({ kind, host: backendOf(kind), port: PEER_PORT }))),
-      Promise.all([lab.pod(4), lab.node, lab.ext].map(async (host) => ProxyProtocolHost.open(host))),
+      Promise.all(
+        [lab.pod(4), lab.pod(1), lab.pod(2), lab.node, lab.ext].map(async (host) =>
+          ProxyProtocolHost.open(host),
+        ),
+      ),
     ]);
     const services = SERVICES.map(({ peer, version, number }) => ({
       name: `${peer}-${version}`,
@@ -48,7 +52,9 @@ describe.skipIf(canMakeNamespaces() !== undefined)('with the PROXY protocol', ()
       backends: [backendOf(peer)],
       proxyProtocol: version,
     }));
-    proxy = await ProxyProcess.start(lab.node, { manifests: { 'peers.yaml': annotatedManifest(...services) } });
+    proxy = await ProxyProcess.start(lab.node, {
+      manifests: { 'peers.yaml': annotatedManifest(...services) },
+    });
   });
   afterAll(async () => {
     await proxy?.[Symbol.asyncDispose]();
@@ -78,7 +84,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('with the PROXY protocol', ()
   );
 
   test.for(CASES)(
-    '$peer learns by $version over $family both ends of what a pod, the node and the outside connect, at every address',
+    '$peer learns by $version over $family both ends of what pods, itself too, the node and the outside connect, at every address',
     async ({ number, family }) => {
       for (const from of clients) {
         const { told, expected } = await tellings(from, portalsOf(lab, from, number, family));
@@ -105,14 +111,21 @@ describe.skipIf(canMakeNamespaces() !== undefined)('with the PROXY protocol', ()
     },
   );
 
-  test.for(PEER_KINDS)('a real %s turns away whom no header comes for, so it is our header that it reads', async (peer) => {
-    const service = { number: 30 + PEER_KINDS.indexOf(peer), targetPort: PEER_PORT, backends: [backendOf(peer)] };
-    await apply(proxy, 'plain.yaml', annotatedManifest({ name: `${peer}-plain`, ...service }));
-    for (const family of FAMILIES) {
-      const { told } = await tellings(client(lab.ext.name), [
-        { host: addressOf(lab.node, family), port: nodePortOf(service.number) },
-      ]);
-      expect(told).toEqual([expect.stringMatching(/^(ECONNRESET|HTTP 400)$/)]);
-    }
-  });
+  test.for(PEER_KINDS)(
+    'a real %s turns away whom no header comes for, so it is our header that it reads',
+    async (peer) => {
+      const service = {
+        number: 30 + PEER_KINDS.indexOf(peer),
+        targetPort: PEER_PORT,
+        backends: [backendOf(peer)],
+      };
+      await apply(proxy, 'plain.yaml', annotatedManifest({ name: `${peer}-plain`, ...service }));
+      for (const family of FAMILIES) {
+        const { told } = await tellings(client(lab.ext.name), [
+          { host: addressOf(lab.node, family), port: nodePortOf(service.number) },
+        ]);
+        expect(told).toEqual([expect.stringMatching(/^(ECONNRESET|HTTP 400)$/)]);
+      }
+    },
+  );
 });

@@ -32,8 +32,8 @@ describe.skipIf(canMakeNamespaces() !== undefined)('[sig-network] Services', () 
       objects: ({ node, node2 }) => [nodeObject(node), nodeObject(node2)],
     });
     ({ lab } = nodes);
-    pod = lab.pod(3);
-    podOn2 = lab.podOn2(3);
+    pod = nodes.client;
+    podOn2 = nodes.clientOn2;
   });
   afterAll(async () => {
     await nodes?.[Symbol.asyncDispose]();

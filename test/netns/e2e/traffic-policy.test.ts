@@ -33,8 +33,8 @@ describe.skipIf(canMakeNamespaces() !== undefined)('[sig-network] Services', () 
       objects: ({ node, node2 }) => [nodeObject(node), nodeObject(node2)],
     });
     ({ lab } = nodes);
-    pod = lab.pod(3);
-    podOn2 = lab.podOn2(3);
+    pod = nodes.client;
+    podOn2 = nodes.clientOn2;
   });
   afterAll(async () => {
     await nodes?.[Symbol.asyncDispose]();
@@ -154,11 +154,11 @@ describe.skipIf(canMakeNamespaces() !== undefined)('[sig-network] Services', () 
   });
 
   test('externalTrafficPolicy=Local holds for the address that the outside reaches the second node by', async () => {
-    await applyExternal(16, { endpoints: [lab.podOn2(2)] });
+    await applyExternal(16, { endpoints: [lab.podOn2(1)] });
     const addresses = FAMILIES.map((family) => loadBalancerIP(16, family));
     await nodes.expect([[lab.ext, atLoadBalancerIP(16), 'silence']]);
     for (const address of addresses) await nodes.routeOutside(address, lab.node2);
-    await nodes.expect([[lab.ext, atLoadBalancerIP(16), 'node2-pod2']]);
+    await nodes.expect([[lab.ext, atLoadBalancerIP(16), 'node2-pod1']]);
   });
 
   test('both policies hold for UDP', async () => {

@@ -1,0 +1,96 @@
+/**
+ * Endpoints that did not answer are left out for a while, so that one dead pod does not tax every connection whose turn
+ * it is (passive outlier ejection). Pure; time is passed in.
+ *
+ *     in use ──failed──► ejected for `timeMs` ──time is up──► on trial: one connection ──answered, or no fault──► in use
+ *                           ▲                                        │
+ *                           └──────── twice as long, 30 s at most ───┘ failed
+ *
+ * The caller never lets this empty a set: where everybody is ejected, everybody is tried.
+ */
+import type { MonotonicMs } from '../clock.ts';
+
+/** An ejection never lasts longer. */
+export const MAX_EJECTION_MS = 30_000;
+/** While an endpoint is on trial nobody else is sent there; it has passed when this time brought no fault. */
+export const TRIAL_MS = 1_000;
+
+interface Ejection {
+  /** Of the ejection that began last. */
+  readonly timeMs: number;
+  readonly state: 'ejected' | 'trial';
+  /** End of that state. */
+  readonly until: MonotonicMs;
+}
+
+export class Ejections {
+  readonly #timeMs: number;
+  readonly #byKey = new Map<string, Ejection>();
+  #total = 0;
+
+  /** `timeMs`: of a first ejection; 0: nobody is ever ejected. */
+  constructor(timeMs: number) {
+    this.#timeMs = Math.min(timeMs, MAX_EJECTION_MS);
+  }
+
+  /** Ejections so far, repeated ones included. */
+  get total(): number {
+    return this.#total;
+  }
+
+  /** True when nobody is left out: the usual case, asked before each choice. */
+  get isEmpty(): boolean {
+    return this.#byKey.size === 0;
+  }
+
+  /** Endpoints that are left out now; one on trial still is. */
+  countAt(now: MonotonicMs): number {
+    let count = 0;
+    for (const { state, until } of this.#byKey.values()) {
+      if (state === 'ejected' || until > now) count += 1;
+    }
+    return count;
+  }
+
+  /** Is it to be left out of a choice? Not when its trial is due: then it may be chosen. */
+  isOut(endpointKey: string, now: MonotonicMs): boolean {
+    const ejection = this.#byKey.get(endpointKey);
+    if (ejection === undefined) return false;
+    if (ejection.until > now) return true;
+    if (ejection.state === 'trial') this.#byKey.delete(endpointKey);
+    return false;
+  }
+
+  /** A connection is sent there; if its ejection is over, that is its trial. */
+  chosen(endpointKey: string, now: MonotonicMs): void {
+    const ejection = this.#byKey.get(endpointKey);
+    if (ejection === undefined || ejection.state === 'trial' || ejection.until > now) return;
+    this.#byKey.set(endpointKey, { ...ejection, state: 'trial', until: now + TRIAL_MS });
+  }
+
+  /**
+   * It did not answer. True when that ejects it; faults of connections that were under way before count no more than
+   * the first.
+   */
+  failed(endpointKey: string, now: MonotonicMs): boolean {
+    if (this.#timeMs === 0) return false;
+    const before = this.#byKey.get(endpointKey);
+    if (before?.state === 'ejected' && before.until > now) return false;
+    // A trial without a fault was passed, so this is a fault of its own.
+    const isRepeated = before !== undefined && !(before.state === 'trial' && before.until <= now);
+    const timeMs = isRepeated ? Math.min(before.timeMs * 2, MAX_EJECTION_MS) : this.#timeMs;
+    this.#byKey.set(endpointKey, { timeMs, state: 'ejected', until: now + timeMs });
+    this.#total += 1;
+    return true;
+  }
+
+  /** It answered: all is forgotten. */
+  succeeded(endpointKey: string): void {
+    this.#byKey.delete(endpointKey);
+  }
+
+  /** Who leaves the set comes back without a past. */
+  retainEndpoints(endpointKeys: Pick<ReadonlyMap<string, unknown>, 'has'>): void {
+    for (const key of this.#byKey.keys()) if (!endpointKeys.has(key)) this.#byKey.delete(key);
+  }
+}

@@ -1,0 +1,215 @@
+/**
+ * A live proxy through a random sequence of edits: in memory, with failing restores, ports that clash, rules that others
+ * flush and addresses that come and go on the way. At every step the tables are what a first load would make of them,
+ * and at the end nothing is different from a proxy that is started from the final state.
+ *
+ * KUP_TEST_SEED repeats one sequence; KUP_TEST_LONG=1 runs many.
+ */
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { buildDesiredState } from '../../src/desired/desired-state.ts';
+import { buildNodeView } from '../../src/desired/node-view.ts';
+import { IP_FAMILIES, type IpFamily } from '../../src/model/address.ts';
+import { nodeInfoFromNode } from '../../src/model/node.ts';
+import { snapshotFromObjects } from '../../src/model/snapshot.ts';
+import type { NodeAddresses } from '../../src/sync/family-sync.ts';
+import { type ClusterState, randomClusterState } from '../support/random-cluster.ts';
+import { type BackendsReport, backendsOf } from '../support/random-edits-backends.ts';
+import { GRACE_PERIOD_MS, MemoryProxy, type MemoryProxyOptions } from '../support/random-edits-memory.ts';
+import { randomSettings } from '../support/random-edits-settings.ts';
+import { randomEdit } from '../support/random-edits.ts';
+import { oneIn } from '../support/random-service.ts';
+import { Random, seeds } from '../support/random.ts';
+import { type NameOfPort, namedRules } from '../support/rule-names.ts';
+
+const EDITS = 200;
+const SEEDS = seeds(process.env['KUP_TEST_LONG'] === '1' ? 60 : 6);
+/** A sequence takes about a second. */
+const TIMEOUT_MS = 60_000;
+
+const ADDRESS_CHOICES: readonly NodeAddresses[] = [
+  ['192.168.77.2', 'fd00:77::2'],
+  ['192.168.77.2', 'fd00:77::2', '10.244.1.1', 'fd00:244:1::1'],
+  ['192.168.77.2'],
+  ['10.244.1.1', 'fd00:77::2'],
+].map((own) => {
+  const all = ['127.0.0.1', '::1', ...own];
+  const isIPv6 = (address: string): boolean => address.includes(':');
+  return { all, redirect: { IPv4: all.filter((one) => !isIPv6(one)), IPv6: all.filter(isIPv6) } };
+});
+
+/** Everything at once that a sequence is made of. */
+interface Run {
+  readonly random: Random;
+  readonly live: MemoryProxy;
+  readonly options: MemoryProxyOptions;
+  state: ClusterState;
+  /** The latest edits, for messages. */
+  readonly done: string[];
+}
+
+function startRun(seed: number): Run {
+  const random = new Random(seed);
+  const { settings } = randomSettings(random);
+  const capture = random.pick(['redirect', 'link-local'] as const);
+  const options = { settings, capture, seed, addresses: random.pick(ADDRESS_CHOICES) };
+  const state = randomClusterState(random);
+  const live = new MemoryProxy(options);
+  live.update(state);
+  return { random, live, options, state, done: ['the start'] };
+}
+
+/** Something that is no edit of an object: a fault, or a change of the node itself. */
+async function disturb({ random, live, done }: Run): Promise<void> {
+  const kind = random.below(14);
+  if (kind === 0) {
+    done.push('the next restore fails');
+    live.kernel.restoreFault = { exitCode: 4, stdout: '', stderr: 'the xtables lock is held' };
+    await live.sync();
+    live.kernel.restoreFault = undefined;
+  } else if (kind === 1) {
+    done.push('somebody flushes a chain');
+    const tables = live.kernel.tables[random.pick(IP_FAMILIES)];
+    const own = tables.chains('nat').filter((chain) => chain.startsWith('USERSPACE-PROXY-'));
+    if (own.length > 0) tables.load(`*nat\n:${random.pick(own)} - [0:0]\nCOMMIT\n`);
+    await live.sync({ isPeriodic: true });
+  } else if (kind === 2) {
+    done.push('another program takes ports');
+    live.engine.held.clear();
+    for (let count = 0; count < 20; count += 1) {
+      const port = 20_000 + random.below(200);
+      if (!live.engine.ports.includes(port)) live.engine.held.add(`:${port}`);
+    }
+  } else if (kind === 3) {
+    done.push('the addresses of the node change');
+    live.changeAddresses(random.pick(ADDRESS_CHOICES));
+  } else if (kind === 4) {
+    done.push('a periodic look');
+    await live.sync({ isPeriodic: true });
+  }
+}
+
+async function elapse(live: MemoryProxy, ms: number): Promise<void> {
+  live.clock.advance(ms);
+  await vi.advanceTimersByTimeAsync(ms);
+}
+
+/** One edit, which may come while a sync is under way, and may have to share its sync with the next. */
+async function step(run: Run): Promise<void> {
+  const { random, live } = run;
+  await disturb(run);
+  const edit = randomEdit(random, run.state);
+  run.state = edit.state;
+  run.done.push(edit.what);
+  const syncing = oneIn(random, 2) ? live.sync() : undefined;
+  for (let turns = random.below(30); turns > 0; turns -= 1) await Promise.resolve();
+  live.update(run.state);
+  await syncing;
+  if (syncing !== undefined) live.isSyncDue = true;
+  await elapse(live, random.pick([0, 0, 10, 400, GRACE_PERIOD_MS]));
+}
+
+/** What must hold whenever nothing is left to be done. */
+function expectInvariants({ live, state, options }: Run): void {
+  expect(live.faults).toEqual([]);
+  for (const family of IP_FAMILIES) expect(live.saved(family)).toBe(live.rendered(family));
+  const node = buildNodeView(options.settings, {
+    families: IP_FAMILIES,
+    addresses: live.addresses.all,
+    node: state.node && nodeInfoFromNode(state.node),
+  });
+  expect(live.proxier.desired).toEqual(buildDesiredState(snapshotFromObjects(state), node));
+  expect(new Set(live.listeners.proxyPorts().keys())).toEqual(new Set(live.proxier.desired.listeners.keys()));
+  expect(live.flows.send(live.addresses.all)).toEqual([]);
+}
+
+function namesOf(proxy: MemoryProxy): NameOfPort {
+  return ({ family, protocol, port }) =>
+    [...proxy.openListeners()].find(
+      ([, { spec }]) =>
+        spec.family === family && spec.protocol.toLowerCase() === protocol && spec.port === port,
+    )?.[0];
+}
+
+interface Outcome {
+  readonly rules: Readonly<Record<IpFamily, readonly string[]>>;
+  readonly listeners: readonly object[];
+  readonly backends: BackendsReport;
+  readonly [other: string]: unknown;
+}
+
+/** Everything that anybody could see of a proxy, apart from the numbers of its ports. */
+function outcomeOf(proxy: MemoryProxy): Outcome {
+  const name = namesOf(proxy);
+  const rules = (family: IpFamily): readonly string[] =>
+    namedRules({ family, saved: proxy.saved(family) }, name);
+  const inOrder = [...proxy.openListeners()].sort(([a], [b]) => (a < b ? -1 : 1));
+  return {
+    rules: { IPv4: rules('IPv4'), IPv6: rules('IPv6') },
+    listeners: inOrder.map(([key, { spec }]) => ({ key, ...spec, port: 'any' })),
+    guarded: proxy.listeners.guardedPorts().length,
+    taken: proxy.ports.takenCount,
+    draining: proxy.listeners.drainingCount,
+    remembered: [...(proxy.portStore.saved?.keys() ?? [])].sort(),
+    healthChecks: proxy.health.checks,
+    problems: proxy.proxier.problems.countByCode(),
+    noLocalEndpoints: proxy.proxier.desired.noLocalEndpoints,
+    told: IP_FAMILIES.map((family) => {
+      const last = proxy.observer.families.findLast((sync) => sync.family === family);
+      return { family, noLocalEndpoints: last?.noLocalEndpoints };
+    }),
+    backends: backendsOf(proxy),
+  };
+}
+
+async function freshOf(
+  { live, options, state }: Run,
+  remembered: MemoryProxyOptions['remembered'],
+): Promise<MemoryProxy> {
+  const addresses = live.addresses;
+  const seed = options.seed + 1;
+  const fresh = new MemoryProxy({ ...options, addresses, seed, ...(remembered && { remembered }) });
+  fresh.update(state);
+  await fresh.settle();
+  return fresh;
+}
+
+beforeEach(() => {
+  vi.useFakeTimers();
+});
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+describe.each(SEEDS)('a sequence of 200 edits (seed %i)', (seed) => {
+  test('never drifts from what a first load would make, and ends as a fresh start does', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    const run = startRun(seed);
+    const { random, live } = run;
+    try {
+      for (let count = 0; count < EDITS; count += 1) {
+        await step(run);
+        if (oneIn(random, 3)) continue;
+        await live.settle();
+        expectInvariants(run);
+      }
+      live.engine.held.clear();
+      await live.settle();
+      await elapse(live, 2 * GRACE_PERIOD_MS);
+      await live.settle();
+      expectInvariants(run);
+
+      const ports = live.listeners.proxyPorts();
+      const twin = await freshOf(run, ports);
+      for (const family of IP_FAMILIES) expect(live.saved(family)).toBe(twin.saved(family));
+      const fresh = await freshOf(run, undefined);
+      expect(outcomeOf(live)).toEqual(outcomeOf(fresh));
+      for (const proxy of [live, twin, fresh]) proxy.close();
+    } catch (error: unknown) {
+      const story = run.done.slice(-12).join('\n  ');
+      throw new Error(`KUP_TEST_SEED=${seed}, after ${run.done.length} steps, the last:\n  ${story}`, {
+        cause: error,
+      });
+    }
+  });
+});
