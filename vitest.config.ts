@@ -3,19 +3,19 @@
  *
  * - `unit` needs nothing but Node: all of `test/` that is not below.
  * - `netns`, `netns-link-local` and `netns-unnumbered` build network namespaces and load real iptables rules, so they
- *   need root. They run the same tests for each way of capture (`--capture`) and each kind of pod links that goes with
- *   it, and some of their own:
+ *   need root. They run the tests of `test/netns/` for each way of capture (`--capture`) and each kind of pod links
+ *   that goes with it. Three folders there are not for all of them:
  *
- *       project            capture      pod links     test/netns/*, e2e/   redirect/   link-local/   once/
- *       netns              redirect     bridged       yes                  yes                       yes
- *       netns-link-local   link-local   bridged       yes                              yes
- *       netns-unnumbered   link-local   unnumbered    yes                              yes
+ *       project            capture      pod links     redirect/   link-local/   once/   all else
+ *       netns              redirect     bridged       yes                       yes     yes
+ *       netns-link-local   link-local   bridged                   yes                   yes
+ *       netns-unnumbered   link-local   unnumbered                yes                   yes
  *
- *   `redirect/` and `link-local/` are about one way of capture only. `once/` depends neither on capture nor on pod
- *   links, or takes care of both by itself.
+ *   `redirect/` and `link-local/` are about one way of capture. `once/` depends neither on capture nor on pod links,
+ *   or sees to both by itself.
  * - `cluster` needs a real control plane on top (scripts/cluster-assets.sh), and root.
  *
- * The groups run one after the other, so that none disturbs the deadlines of another (group 0 would not do: where one
+ * Groups run one after the other, so that none disturbs the deadlines of another (group 0 would not do: where one
  * worker is all there is, vitest moves its files to the end). `.ci/run` counts from the JSON report.
  */
 import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config';
@@ -23,21 +23,25 @@ import type { Capture, PodLinks } from './test/support/capture-under-test.ts';
 
 const isLong = process.env['KUP_TEST_LONG'] === '1';
 
+/** In test/netns, not for every project. */
+const FOLDERS = ['redirect', 'link-local', 'once'] as const;
+
 interface NetnsProject {
   readonly name: string;
   /** Empty: what the proxy and the lab do without being told. */
   readonly capture: Capture | '';
   readonly podLinks: PodLinks | '';
-  /** Folders in test/netns. */
-  readonly own: readonly string[];
+  /** Of the folders that are not for all. */
+  readonly folders: readonly (typeof FOLDERS)[number][];
 }
 
-function netnsProject({ name, capture, podLinks, own }: NetnsProject): TestProjectInlineConfiguration {
+function netnsProject({ name, capture, podLinks, folders }: NetnsProject): TestProjectInlineConfiguration {
   return {
     test: {
       name,
-      include: ['*', 'e2e/**/*', ...own.map((folder) => `${folder}/**/*`)].map(
-        (files) => `test/netns/${files}.test.ts`,
+      include: ['test/netns/**/*.test.ts'],
+      exclude: FOLDERS.filter((folder) => !folders.includes(folder)).map(
+        (folder) => `test/netns/${folder}/**`,
       ),
       env: { KUP_TEST_CAPTURE: capture, KUP_TEST_POD_LINKS: podLinks },
       fileParallelism: false,
@@ -60,18 +64,18 @@ export default defineConfig({
           sequence: { groupOrder: 1 },
         },
       },
-      netnsProject({ name: 'netns', capture: '', podLinks: '', own: ['redirect', 'once'] }),
+      netnsProject({ name: 'netns', capture: '', podLinks: '', folders: ['redirect', 'once'] }),
       netnsProject({
         name: 'netns-link-local',
         capture: 'link-local',
         podLinks: 'bridged',
-        own: ['link-local'],
+        folders: ['link-local'],
       }),
       netnsProject({
         name: 'netns-unnumbered',
         capture: 'link-local',
         podLinks: 'unnumbered',
-        own: ['link-local'],
+        folders: ['link-local'],
       }),
       {
         test: {

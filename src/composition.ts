@@ -6,15 +6,16 @@ import type { Config } from './cli/config.ts';
 import type { Clock } from './clock.ts';
 import { createSource } from './create-source.ts';
 import { createDataPath, rememberedPorts } from './data-path.ts';
-import type { Problem } from './errors.ts';
+import { type Problem, ProxyError } from './errors.ts';
 import { AddressMonitor } from './host/address-monitor.ts';
-import { ensureCaptureAddresses } from './host/capture-address.ts';
+import { ensureCaptureAddress } from './host/capture-address.ts';
 import { exec, execLines } from './host/exec.ts';
 import { PortMemory } from './host/port-memory.ts';
 import { Conntrack } from './iptables/conntrack.ts';
 import { RuleInstaller } from './iptables/installer.ts';
 import { usableIptables } from './iptables/usable-iptables.ts';
 import type { Logger } from './log.ts';
+import type { IpFamily } from './model/address.ts';
 import { SnapshotBuilder, type SourceObjects } from './model/snapshot.ts';
 import { diversionsFromConfig, kernelFamilies, nodeSettingsFromConfig } from './node-settings.ts';
 import { bothOf, createObservation } from './observation.ts';
@@ -54,7 +55,7 @@ export interface ProxyDeps {
 /** Rejects when the node cannot run a proxy at all: no iptables, no readable addresses, no ports. */
 export async function createProxy(config: Config, deps: ProxyDeps): Promise<UserspaceProxy> {
   const { clock, logger } = deps;
-  const iptables = await usableIptables(kernelFamilies(), { exec, logger });
+  const iptables = await usableIptables(await capturableFamilies(config, logger), { exec, logger });
   const families = iptables.map(({ family }) => family);
   const portStore = new PortMemory(config.stateDir);
   const remembered = await rememberedPorts(portStore, logger);
@@ -102,12 +103,12 @@ export async function createProxy(config: Config, deps: ProxyDeps): Promise<User
     nodeAddresses: () => addresses.current,
     settings: nodeSettingsFromConfig(config),
     diversions: diversionsFromConfig(config),
+    prepare: async (family) =>
+      config.capture === 'link-local' && ensureCaptureAddress(exec, family, addresses.current.all),
   });
   const task = async (run: { readonly isPeriodic: boolean }): Promise<boolean> => {
     if (run.isPeriodic) await addresses.refresh();
-    if (config.capture === 'link-local') {
-      await ensureCaptureAddresses(exec, families, addresses.current.all);
-    } else {
+    if (config.capture === 'redirect') {
       uncapturable.update(addresses.current.withoutAddress, proxier.desired);
     }
     return proxier.sync(run);
@@ -142,6 +143,27 @@ export async function createProxy(config: Config, deps: ProxyDeps): Promise<User
       await servers.close();
     },
   };
+}
+
+/**
+ * The families that the kernel knows and, for `--capture link-local`, that it lets us have an address of. One that fails
+ * is left out with a warning; rejects with `ERR_ADDRESS` when all do.
+ */
+async function capturableFamilies(config: Config, logger: Logger): Promise<readonly IpFamily[]> {
+  if (config.capture !== 'link-local') return kernelFamilies();
+  const capturable: IpFamily[] = [];
+  let lastFault: unknown;
+  for (const family of kernelFamilies()) {
+    try {
+      await ensureCaptureAddress(exec, family, []);
+      capturable.push(family);
+    } catch (error) {
+      lastFault = error;
+      logger.warn({ family, error }, 'No Service traffic of this family is captured');
+    }
+  }
+  if (capturable.length > 0) return capturable;
+  throw new ProxyError('ERR_ADDRESS', 'neither family gets its private address', { cause: lastFault });
 }
 
 function runnerOptions(config: Config): RunnerOptions {

@@ -45,14 +45,17 @@ export interface SourceDeps {
 /** Rejects with ERR_API_CREDENTIALS when no API server is named anywhere, or the kubeconfig cannot be used. */
 export async function createSource(config: Config, deps: SourceDeps): Promise<Source> {
   const nodeName = nodeNameFromConfig(config);
-  if (config.manifests.length > 0) return new ManifestsSource(deps, { paths: config.manifests, nodeName });
+  const { manifests, serviceProxyName } = config;
+  if (manifests.length > 0) {
+    return new ManifestsSource(deps, { paths: manifests, nodeName, serviceProxyName });
+  }
   const { servers, credentials } = await apiAccess(config, deps);
   const source = new KubernetesSource(
     { ...deps, credentials, random: Math.random },
     {
       servers,
       nodeName,
-      serviceProxyName: config.serviceProxyName,
+      serviceProxyName,
       stallTimeoutMs: config.watchStallTimeoutMs,
       version: deps.version,
     },

@@ -109,9 +109,7 @@ export function configFromArgs(args: readonly string[]): CommandLine {
 }
 
 function refuseContradictions(values: Values): void {
-  const apiFlag = (['kubeconfig', 'master', 'service-proxy-name'] as const).find(
-    (name) => values[name].length > 0,
-  );
+  const apiFlag = (['kubeconfig', 'master'] as const).find((name) => values[name].length > 0);
   if (apiFlag !== undefined && values.manifests.length > 0) {
     throw invalidFlag(
       apiFlag,

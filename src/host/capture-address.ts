@@ -22,23 +22,27 @@ const SPECIFICATIONS: Readonly<Record<HostFamily, readonly string[]>> = {
 };
 
 /**
- * Puts the addresses of these families where they are missing from `present`, all addresses of the node. True when
- * there was one to add. Rejects with `ERR_ADDRESS`, or as `Exec` does.
+ * Puts the address of the family where it is missing from `present`, all addresses of the node. True when it was.
+ * Rejects with `ERR_ADDRESS`, or as `Exec` does.
  */
-export async function ensureCaptureAddresses(
+export async function ensureCaptureAddress(
   exec: Exec,
-  families: readonly HostFamily[],
+  family: HostFamily,
   present: readonly string[],
 ): Promise<boolean> {
-  const missing = families.filter((family) => !present.includes(CAPTURE_ADDRESSES[family]));
-  for (const family of missing) await runIp(exec, ['address', 'replace', ...SPECIFICATIONS[family]]);
-  return missing.length > 0;
+  if (present.includes(CAPTURE_ADDRESSES[family])) return false;
+  await runIp(exec, ['address', 'replace', ...SPECIFICATIONS[family]]);
+  return true;
 }
 
-/** True when there was one to remove. Rejects like `ensureCaptureAddresses`. */
+/** True when there was one to remove. Rejects like `ensureCaptureAddress`. */
 export async function removeCaptureAddresses(exec: Exec, present: readonly string[]): Promise<boolean> {
-  const ours = Object.values(CAPTURE_ADDRESSES).filter((address) => present.includes(address));
-  for (const address of ours) await runIp(exec, ['address', 'delete', address, 'dev', 'lo']);
+  const families = ['IPv4', 'IPv6'] as const;
+  const ours = families.filter((family) => present.includes(CAPTURE_ADDRESSES[family]));
+  for (const family of ours) {
+    const [address = ''] = SPECIFICATIONS[family];
+    await runIp(exec, ['address', 'delete', address, 'dev', 'lo']);
+  }
   return ours.length > 0;
 }
 

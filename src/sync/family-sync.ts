@@ -55,6 +55,8 @@ export interface FamilySyncDeps {
   readonly observer: SyncObserver;
   readonly nodeAddresses: () => NodeAddresses;
   readonly diversions: PerFamily<Diversion>;
+  /** What must be so before a listener of the family can be opened; rejects when it cannot be. */
+  readonly prepare: (family: IpFamily) => Promise<unknown>;
 }
 
 /** What the rules in the kernel were made from. */
@@ -128,6 +130,7 @@ export class FamilySync {
     // Taken before anything is awaited: what changes meanwhile is for the next sync.
     const node = this.#deps.nodeAddresses();
     try {
+      await this.#deps.prepare(this.family);
       const faults = await this.#ensureListeners(desired, before?.desired ?? desired);
       const { version } = this.#deps.listeners;
       const wanted = this.#ruleSet(desired, this.#deps.listeners.proxyPorts());

@@ -17,7 +17,7 @@ import { type DesiredState, DesiredStateBuilder, EMPTY_DESIRED_STATE } from '../
 import { type NodeSettings, type NodeView, buildNodeView } from '../desired/node-view.ts';
 import { type Problem, ProxyError } from '../errors.ts';
 import type { Logger } from '../log.ts';
-import type { PerFamily } from '../model/address.ts';
+import type { IpFamily, PerFamily } from '../model/address.ts';
 import type { HealthCheck } from '../model/health-check.ts';
 import type { NodeInfo } from '../model/node.ts';
 import type { Diversion } from '../iptables/portal-rules.ts';
@@ -65,6 +65,8 @@ export interface ProxierDeps {
   readonly nodeAddresses: () => NodeAddresses;
   readonly settings: NodeSettings;
   readonly diversions: PerFamily<Diversion>;
+  /** As `FamilySyncDeps.prepare`. */
+  readonly prepare: (family: IpFamily) => Promise<unknown>;
 }
 
 /** Of those that wait for a sync, the latest that are remembered. */

@@ -258,7 +258,6 @@ describe('an API server as the source', () => {
   it.each([
     { flag: 'kubeconfig', value: '/etc/kube/config' },
     { flag: 'master', value: 'https://10.0.0.1:6443' },
-    { flag: 'service-proxy-name', value: 'edge' },
   ])('is no second source beside --manifests: --$flag is refused with it', ({ flag, value }) => {
     const fault = faultOf(['--manifests', 'x', `--${flag}`, value]);
     expect(fault.code).toBe('ERR_FLAG_VALUE');

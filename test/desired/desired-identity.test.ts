@@ -14,16 +14,23 @@ import type { ServicePort } from '../../src/model/service-port.ts';
 import type { ServicePortKey } from '../../src/model/service-port-name.ts';
 import type { Snapshot } from '../../src/model/snapshot.ts';
 import { Random, seeds } from '../support/random.ts';
-import { OWN_NODE, cidrs, makeNodeInfo, makeNodeView } from '../support/rule-fixture.ts';
+import { cidrs, makeNodeInfo, makeNodeView } from '../support/rule-fixture.ts';
 import {
   NOT_SERVING,
   type ServicePortTweak,
   TERMINATING,
   addresses,
-  makeEndpoint,
   makeServicePort,
 } from '../support/snapshots.ts';
-import { HERE_AND_ELSEWHERE, ONLY_ELSEWHERE, elsewhere, here, makeWeb } from './policy-fixture.ts';
+import {
+  HERE_AND_ELSEWHERE,
+  ONLY_ELSEWHERE,
+  elsewhere,
+  here,
+  makeWeb,
+  randomEndpoints,
+  randomServicePort,
+} from './policy-fixture.ts';
 
 const NODE = makeNodeView({ node: makeNodeInfo() });
 
@@ -258,36 +265,6 @@ describe('a listener is the same object', () => {
     expect(kept(first, sequence.with(web, ONLY_ELSEWHERE))).toEqual(OF_API);
   });
 });
-
-/** One of everything that matters to the decision, by chance. */
-function randomServicePort(random: Random, index: number): ServicePort {
-  const policy = (): 'Cluster' | 'Local' => random.pick(['Cluster', 'Local']);
-  return makeServicePort(
-    { name: `s${index}`, protocol: random.pick(['TCP', 'UDP']) },
-    {
-      clusterIPs: addresses(`10.96.0.${index}`, `fd00:96::${index}`),
-      externalIPs: random.next() < 0.5 ? addresses('192.0.2.7', '2001:db8::7') : [],
-      loadBalancerIPs: random.next() < 0.5 ? addresses(`198.51.100.${random.below(3)}`) : [],
-      nodePort: random.next() < 0.5 ? 30_000 + random.below(5) : 0,
-      internalTrafficPolicy: policy(),
-      externalTrafficPolicy: policy(),
-      healthCheckNodePort: random.next() < 0.3 ? 31_000 + index : 0,
-      proxyProtocol: random.pick([undefined, 'v1', 'v2'] as const),
-      scheduler: random.pick([undefined, 'dh'] as const),
-      createdAt: random.below(2),
-    },
-  );
-}
-
-function randomEndpoints(random: Random): readonly Endpoint[] {
-  return Array.from({ length: random.below(4) }, (_, index) =>
-    makeEndpoint(random.pick([`10.0.0.${index}`, `fd00:1::${index}`, `10.96.0.${index}`]), 80, {
-      ...random.pick([{}, TERMINATING, NOT_SERVING]),
-      nodeName: random.pick([OWN_NODE, 'node2']),
-      zoneHints: random.pick([[], ['zone-a'], ['zone-b']]),
-    }),
-  );
-}
 
 describe('after any sequence of changes', () => {
   test.each(seeds(5))('a state is what it would be from nothing (seed %i)', (seed) => {

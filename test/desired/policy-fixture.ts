@@ -4,9 +4,12 @@ import type { ListenerKey, Portal } from '../../src/desired/portal.ts';
 import { type IpFamily, familyOf } from '../../src/model/address.ts';
 import type { Endpoint } from '../../src/model/endpoint.ts';
 import type { ServicePort } from '../../src/model/service-port.ts';
-import { type NodeTweak, OWN_NODE, makeNodeView } from '../support/rule-fixture.ts';
+import type { Random } from '../support/random.ts';
+import { type NodeTweak, OWN_NODE, cidrs, makeNodeView } from '../support/rule-fixture.ts';
 import {
+  NOT_SERVING,
   type ServicePortTweak,
+  TERMINATING,
   addresses,
   makeEndpoint,
   makeServicePort,
@@ -101,4 +104,39 @@ export function endpointsOf(desired: DesiredState, family?: IpFamily): Record<st
 
 export function ofFamily(endpoints: readonly Endpoint[], family: IpFamily): readonly Endpoint[] {
   return endpoints.filter(({ address }) => familyOf(address) === family);
+}
+
+/** `default/s<index>`, with everything that matters to the decision by chance; few addresses, so that they meet. */
+export function randomServicePort(random: Random, index: number): ServicePort {
+  const policy = (): 'Cluster' | 'Local' => random.pick(['Cluster', 'Local']);
+  return makeServicePort(
+    { name: `s${index}`, protocol: random.pick(['TCP', 'UDP']) },
+    {
+      clusterIPs: addresses(`10.96.0.${index}`, `fd00:96::${index}`),
+      externalIPs: random.next() < 0.5 ? addresses('192.0.2.7', '2001:db8::7') : [],
+      loadBalancerIPs: random.next() < 0.5 ? addresses(`198.51.100.${random.below(3)}`) : [],
+      nodePort: random.next() < 0.5 ? 30_000 + random.below(5) : 0,
+      internalTrafficPolicy: policy(),
+      externalTrafficPolicy: policy(),
+      loadBalancerSourceRanges: {
+        IPv4: random.pick([undefined, [], cidrs('203.0.113.0/24'), cidrs('192.168.77.0/24', '0.0.0.0/0')]),
+        IPv6: undefined,
+      },
+      healthCheckNodePort: random.next() < 0.3 ? 31_000 + index : 0,
+      proxyProtocol: random.pick([undefined, 'v1', 'v2'] as const),
+      scheduler: random.pick([undefined, 'dh'] as const),
+      createdAt: random.below(2),
+    },
+  );
+}
+
+/** A few that may be captured themselves, here or elsewhere, in any condition. */
+export function randomEndpoints(random: Random): readonly Endpoint[] {
+  return Array.from({ length: random.below(4) }, (_, index) =>
+    makeEndpoint(random.pick([`10.0.0.${index}`, `fd00:1::${index}`, `10.96.0.${index}`]), 80, {
+      ...random.pick([{}, TERMINATING, NOT_SERVING]),
+      nodeName: random.pick([OWN_NODE, 'node2']),
+      zoneHints: random.pick([[], ['zone-a'], ['zone-b']]),
+    }),
+  );
 }

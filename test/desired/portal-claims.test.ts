@@ -119,7 +119,10 @@ describe('a Service port claims', () => {
       expected: ['clusterIP 10.96.0.10:80', 'nodePort IPv4:30080'],
     },
   ])('$name', ({ tweak, node = {}, expected }) => {
-    expect(claimsOf(makeWeb(tweak), node)).toEqual(expected);
+    const web = makeWeb(tweak);
+    expect(claimsOf(web, node)).toEqual(expected);
+    const { problems } = claimPortals(makeSnapshot([web, []]).servicePorts, makeNodeView(node));
+    expect(problems).toEqual([]);
   });
 });
 

@@ -1,12 +1,25 @@
 /** The text between what is installed and what is wanted, loaded into tables that refuse what a kernel refuses. */
 import { describe, expect, test } from 'vitest';
+import { buildDesiredState } from '../../src/desired/desired-state.ts';
 import { KernelTable, parseKernelTable } from '../../src/iptables/kernel-table.ts';
+import type { Diversion } from '../../src/iptables/portal-rules.ts';
 import { renderFullUpdate, renderPartialUpdate, renderRemoval } from '../../src/iptables/render.ts';
 import type { RuleSet, TableName, TableRules } from '../../src/iptables/rule.ts';
+import type { IpFamily } from '../../src/model/address.ts';
+import { randomEndpoints, randomServicePort } from '../desired/policy-fixture.ts';
 import { makeService, makeSlice } from '../support/objects.ts';
 import { NetfilterTables } from '../support/netfilter-tables.ts';
 import { Random, seeds } from '../support/random.ts';
-import { desiredFrom, firstLoadOf, ruleSetOf } from '../support/rule-fixture.ts';
+import {
+  cidrs,
+  desiredFrom,
+  dnatTo,
+  firstLoadOf,
+  makeNodeInfo,
+  makeNodeView,
+  ruleSetOf,
+} from '../support/rule-fixture.ts';
+import { makeSnapshot } from '../support/snapshots.ts';
 
 const TABLES: readonly TableName[] = ['nat', 'filter'];
 
@@ -173,6 +186,69 @@ describe('a partial update', () => {
       }
       installed = wanted;
       expect(contents(tables)).toBe(freshContents(wanted));
+    }
+  });
+});
+
+/** Rules of Services that have everything by chance, on a node that is seen now so and now so. */
+function randomRules(random: Random, family: IpFamily, diversion: Diversion): RuleSet {
+  const entries = Array.from({ length: random.below(8) }, (_, index) => {
+    const servicePort = randomServicePort(random, index);
+    return [servicePort, randomEndpoints(random)] as const;
+  });
+  const podRange = cidrs('10.244.1.0/24', 'fd00:244:1::/64');
+  const node = makeNodeView({
+    settings: {
+      localhostNodePorts: random.next() < 0.5,
+      externalClusterIP: random.next() < 0.5,
+      nodePortAddresses: random.pick([[], 'primary', cidrs('192.168.0.0/16', 'fd00:77::/64')] as const),
+      localDetection: random.pick([
+        { kind: 'none' },
+        { kind: 'cidrs', cidrs: podRange },
+        { kind: 'interface', name: 'cali+' },
+      ] as const),
+    },
+    node: makeNodeInfo(),
+  });
+  return ruleSetOf(buildDesiredState(makeSnapshot(...entries), node), family, diversion);
+}
+
+describe('of whatever there is of Services and settings', () => {
+  const worlds = (['IPv4', 'IPv6'] as const).flatMap((family) => [
+    { name: `${family}, redirected`, family, diversion: { kind: 'redirect' } as const },
+    { name: `${family}, translated`, family, diversion: dnatTo(family) },
+  ]);
+  const cases = worlds.flatMap((world) => seeds(2).map((seed) => ({ ...world, seed })));
+
+  test.each(cases)(
+    'partial updates end as full ones do: $name (seed $seed)',
+    ({ family, diversion, seed }) => {
+      const random = new Random(seed);
+      const tables = new NetfilterTables(family === 'IPv4' ? 4 : 6);
+      let installed = randomRules(random, family, diversion);
+      tables.load(firstLoadOf(installed));
+      for (let round = 0; round < 60; round += 1) {
+        const wanted = randomRules(random, family, diversion);
+        for (const table of TABLES) {
+          tables.load(renderPartialUpdate({ table, family }, wanted[table], installed[table]).text);
+        }
+        installed = wanted;
+        const fresh = new NetfilterTables(tables.family);
+        fresh.load(firstLoadOf(wanted));
+        expect(contents(tables)).toBe(contents(fresh));
+      }
+    },
+  );
+
+  test.each(cases)('full ones over anything end as on nothing: $name (seed $seed)', (one) => {
+    const random = new Random(one.seed);
+    const tables = new NetfilterTables(one.family === 'IPv4' ? 4 : 6);
+    for (let round = 0; round < 20; round += 1) {
+      const wanted = randomRules(random, one.family, one.diversion);
+      loadFull(tables, wanted);
+      const fresh = new NetfilterTables(tables.family);
+      fresh.load(firstLoadOf(wanted));
+      expect(contents(tables)).toBe(contents(fresh));
     }
   });
 });

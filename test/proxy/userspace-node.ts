@@ -94,6 +94,7 @@ export class UserspaceNode {
       nodeAddresses: () => ADDRESSES,
       settings: DEFAULT_SETTINGS,
       diversions: { IPv4: { kind: 'redirect' }, IPv6: { kind: 'redirect' } },
+      prepare: async () => Promise.resolve(),
     });
     onTestFinished(async () => {
       await this.#syncing;

@@ -23,10 +23,10 @@ const TRY_MS = 400;
 export async function ask(
   from: Host,
   { host, port, protocol }: Target,
-  { count = 1, timeoutMs = TRY_MS } = {},
+  { count = 1 } = {},
 ): Promise<readonly string[]> {
   const agent = await from.agent();
-  const dial = { host, port, count, timeoutMs };
+  const dial = { host, port, count, timeoutMs: TRY_MS };
   const answers =
     protocol === 'TCP'
       ? await agent.tcpIdentify(dial)

@@ -35,8 +35,9 @@ export interface IntendedPortal {
   readonly sourceRanges: readonly string[] | undefined;
 }
 
+/** Of what is known to be an address. */
 export function familyOf(address: string): Family {
-  return isIP(address) === 6 ? 'IPv6' : 'IPv4';
+  return address.includes(':') ? 'IPv6' : 'IPv4';
 }
 
 /** Undefined where the text is no range. */

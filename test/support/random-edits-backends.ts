@@ -1,6 +1,7 @@
 /**
  * Where the listeners of a proxy in memory send their clients, asked from outside: a client connects, every dial is
- * refused, and so it is led to each endpoint once. It changes positions and counts, so ask when all else is done.
+ * refused, and so it is led to each endpoint once. It throws when session affinity is not
+ * kept, or kept where there is none.
  */
 import type { DesiredListener } from '../../src/desired/desired-state.ts';
 import type { ListenerId } from '../../src/engine/engine.ts';
@@ -17,8 +18,6 @@ export interface ListenerReport {
   readonly endpoints: readonly string[];
   /** What backends are told of where the client connected to. */
   readonly preamble: string;
-  /** Does a second connection of a client go where its first one went? */
-  readonly isSticky: boolean;
 }
 
 export interface BackendsReport {
@@ -35,9 +34,7 @@ export function backendsOf(proxy: MemoryProxy): BackendsReport {
     // Those that were refused are not left out any more.
     proxy.clock.advance(LONGER_THAN_EJECTIONS_MS);
     listeners[key] =
-      desired === undefined
-        ? { endpoints: ['not desired'], preamble: '', isSticky: false }
-        : reportOf(proxy, id, desired);
+      desired === undefined ? { endpoints: ['not desired'], preamble: '' } : reportOf(proxy, id, desired);
   }
   const counted = proxy.forwarder
     .statistics()
@@ -64,13 +61,17 @@ function reportOf(
   }
   proxy.clock.advance(LONGER_THAN_EJECTIONS_MS);
   const scheduler = servicePort.scheduler ?? proxy.settings.scheduler;
+  const hasAffinity = servicePort.sessionAffinity.kind === 'ClientIP';
+  const isJudged = endpoints.length > 1 && (hasAffinity || scheduler === 'rr');
+  if (isJudged && isSticky(proxy, id, OTHER_CLIENT[family]) !== hasAffinity)
+    throw new Error(`${servicePort.key} ${hasAffinity ? 'ties nobody' : 'ties clients'} to an endpoint`);
   return {
     endpoints: scheduler === 'sh' || scheduler === 'dh' ? endpoints : endpoints.sort(),
     preamble,
-    isSticky: endpoints.length > 1 && isSticky(proxy, id, OTHER_CLIENT[family]),
   };
 }
 
+/** Does a client whose earlier connections have ended come to the same endpoint again? */
 function isSticky({ sessions }: MemoryProxy, id: ListenerId, client: string): boolean {
   const visits = Array.from({ length: 8 }, () => {
     const session = sessions.open(id, client);

@@ -33,9 +33,11 @@ import { RecordingLogger } from './recording-logger.ts';
 import { dnatTo, firstLoadOf } from './rule-fixture.ts';
 
 export const GRACE_PERIOD_MS = 1000;
-const PORT_RANGE = { first: 20_000, last: 20_199 };
+export const PORT_RANGE = { first: 20_000, last: 20_199 };
 /** Of an endpoint that does not answer. */
 export const EJECTION_MS = 1000;
+
+const REFUSED = { exitCode: 4, stdout: '', stderr: 'another program holds the xtables lock' } as const;
 
 export interface MemoryProxyOptions {
   readonly settings: NodeSettings;
@@ -65,6 +67,8 @@ export class MemoryProxy {
   readonly keyOf = new Map<ListenerId, string>();
   /** What the fakes and the proxy did that no proxy may do. */
   readonly faults: string[] = [];
+  /** What becomes of restores: `half` is one whose first table is committed and whose second is refused. */
+  restores: 'work' | 'fail' | 'half' = 'work';
   /** Somebody has asked for a sync. */
   isSyncDue = false;
   addresses: NodeAddresses;
@@ -107,6 +111,7 @@ export class MemoryProxy {
       nodeAddresses: () => this.addresses,
       settings: options.settings,
       diversions: { IPv4: this.#diversion('IPv4'), IPv6: this.#diversion('IPv6') },
+      prepare: async () => Promise.resolve(),
     });
   }
 
@@ -181,10 +186,17 @@ export class MemoryProxy {
 
   readonly #exec: Exec = async (command, args, options) => {
     await this.#passTime();
-    const result = await this.kernel.exec(command, args, options);
-    if (command.endsWith('-restore') && result.exitCode === 0) this.#checkRules();
+    const isRestore = command.endsWith('-restore');
+    const fault = isRestore ? this.restores : 'work';
+    const [first, rest] = (options.input ?? '').split(/(?<=COMMIT\n)/);
+    const input = fault === 'half' ? (first ?? '') : (options.input ?? '');
+    const isRefused = fault === 'fail' || (fault === 'half' && rest === undefined);
+    const result = isRefused
+      ? REFUSED
+      : await this.kernel.exec(command, args, isRestore ? { ...options, input } : options);
+    if (isRestore && !isRefused) this.#checkRules();
     await this.#passTime();
-    return result;
+    return fault === 'half' ? REFUSED : result;
   };
 
   #createListeners(): ListenerSet {

@@ -69,6 +69,7 @@ export class ProxierFixture<Rules extends FamilyRules = FakeRules> {
       nodeAddresses: () => this.addresses,
       settings: { ...DEFAULT_SETTINGS, ...settings },
       diversions,
+      prepare: async () => Promise.resolve(),
     });
   }
 

@@ -8,6 +8,7 @@ import { objectText } from '../../model/object.ts';
 import { endpointSlice } from '../objects/endpoint-slice-shape.ts';
 import { type Check, isJsonMap, valueText } from '../objects/field-reader.ts';
 import { node } from '../objects/node-shape.ts';
+import { HEADLESS_LABEL, SERVICE_PROXY_NAME_LABEL } from '../objects/service-labels.ts';
 import { service } from '../objects/service-shape.ts';
 import { withoutNulls } from '../objects/without-nulls.ts';
 import type { ResourceName } from './api-statistics.ts';
@@ -40,9 +41,9 @@ export interface Resource<T> {
  * those of this name), and none without cluster IP (kube-proxy `cmd/kube-proxy/app/server.go` `Run`).
  */
 export function serviceSelector(serviceProxyName: string): string {
-  const proxy = 'service.kubernetes.io/service-proxy-name';
-  const own = serviceProxyName === '' ? `!${proxy}` : `${proxy}=${serviceProxyName}`;
-  return `${own},!service.kubernetes.io/headless`;
+  const name = SERVICE_PROXY_NAME_LABEL;
+  const own = serviceProxyName === '' ? `!${name}` : `${name}=${serviceProxyName}`;
+  return `${own},!${HEADLESS_LABEL}`;
 }
 
 export function serviceResource(serviceProxyName: string): Resource<V1Service> {

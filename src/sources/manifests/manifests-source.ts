@@ -8,12 +8,13 @@
  * ```
  */
 import { isDeepStrictEqual } from 'node:util';
-import type { V1Node } from '@kubernetes/client-node';
+import type { V1EndpointSlice, V1Node, V1Service } from '@kubernetes/client-node';
 import type { Clock, MonotonicMs } from '../../clock.ts';
 import type { Problem } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import { type NodeInfo, nodeInfoFromNode } from '../../model/node.ts';
 import type { SourceObjects } from '../../model/snapshot.ts';
+import { isOwnService } from '../objects/service-labels.ts';
 import { DirectoryWatches, type WatchDirectory, watchDirectory } from './directory-watches.ts';
 import { ManifestScanner } from './manifest-scanner.ts';
 import { ManifestSet } from './manifest-set.ts';
@@ -46,6 +47,8 @@ export interface ManifestsSourceOptions {
   readonly paths: readonly string[];
   /** Of the own Node object; those of other names are for nothing. */
   readonly nodeName: string;
+  /** Value of the label service.kubernetes.io/service-proxy-name to serve. Default '': Services without that label. */
+  readonly serviceProxyName?: string;
   /** How often to look without having been told to. Default 500. */
   readonly pollIntervalMs?: number;
 }
@@ -57,6 +60,7 @@ export class ManifestsSource {
   readonly #onChange: ManifestsSourceDeps['onChange'];
   readonly #onNodeChange: ManifestsSourceDeps['onNodeChange'];
   readonly #nodeName: string;
+  readonly #serviceProxyName: string;
   readonly #scanner: ManifestScanner;
   readonly #watches: DirectoryWatches;
   readonly #pollIntervalMs: number;
@@ -69,6 +73,8 @@ export class ManifestsSource {
   #dirtySince: MonotonicMs | undefined;
   #ignoredKinds = '';
   #wasBlind = false;
+  /** What the files hold, and what of it is ours. */
+  #told: { readonly all: SourceObjects; readonly own: SourceObjects } | undefined;
   #toldNode: { readonly node: NodeInfo | undefined } | undefined;
 
   constructor(deps: ManifestsSourceDeps, options: ManifestsSourceOptions) {
@@ -77,6 +83,7 @@ export class ManifestsSource {
     this.#onChange = deps.onChange;
     this.#onNodeChange = deps.onNodeChange;
     this.#nodeName = options.nodeName;
+    this.#serviceProxyName = options.serviceProxyName ?? '';
     this.#pollIntervalMs = options.pollIntervalMs ?? 500;
     this.#scanner = new ManifestScanner({ clock: deps.clock }, { paths: options.paths });
     this.#watches = new DirectoryWatches(
@@ -147,7 +154,23 @@ export class ManifestsSource {
     this.#wasBlind = scan.isBlind;
     const counts = { services: objects.services.length, endpointSlices: objects.endpointSlices.length };
     this.#logger.debug({ ...counts, problems: problems.length }, 'Manifests changed');
-    this.#onChange(scan.isBlind ? undefined : objects, problems);
+    this.#onChange(scan.isBlind ? undefined : this.#own(objects), problems);
+  }
+
+  /** Those that an API server's selector would give us; the same lists as long as they are made of the same. */
+  #own(all: SourceObjects): SourceObjects {
+    const isOwn = ({ metadata }: V1Service | V1EndpointSlice): boolean =>
+      isOwnService(metadata, this.#serviceProxyName);
+    const before = this.#told;
+    const services = before?.all.services === all.services ? before.own.services : all.services.filter(isOwn);
+    const endpointSlices =
+      before?.all.endpointSlices === all.endpointSlices
+        ? before.own.endpointSlices
+        : all.endpointSlices.filter(isOwn);
+    const isSame = before?.own.services === services && before.own.endpointSlices === endpointSlices;
+    const own = isSame ? before.own : { services, endpointSlices };
+    this.#told = { all, own };
+    return own;
   }
 
   /** Only what the model makes of it: a heartbeat in the status is no change. */

@@ -197,23 +197,20 @@ describe.skipIf(canMakeNamespaces() !== undefined)('health check node ports', ()
   });
 
   test('the weight counts pods, not ports, and not those that are being deleted', async () => {
-    const objects = balanced(31, [lab.pod(1), { host: lab.pod(2), conditions: TERMINATING }], {
-      tweak: ({ spec }) =>
-        spec.ports?.push({ name: 'more', port: 81, protocol: 'TCP', nodePort: nodePortOf(91) }),
-    });
-    const more = FAMILIES.map((family) =>
-      sliceOf('lb-31', family, {
-        endpoints: [lab.pod(1)],
-        port: POD_PORT + 1,
-        portName: 'more',
-        suffix: '-more',
-      }),
-    );
-    await nodes.apply(...objects, ...more);
-    await become(31, ['200', '503']);
-    const client = await lab.ext.agent();
-    const { headers } = await client.httpGet({ host: lab.node.ipv6, port: healthCheckPortOf(31), path: '/' });
-    expect(headers['x-load-balancing-endpoint-weight']).toBe('1');
+    const weightOf = async (second: EndpointAt): Promise<unknown> => {
+      const objects = balanced(31, [lab.pod(1), second], {
+        tweak: ({ spec }) =>
+          spec.ports?.push({ name: 'more', port: 81, protocol: 'TCP', nodePort: nodePortOf(91) }),
+      });
+      const more = { endpoints: [lab.pod(1)], port: POD_PORT + 1, portName: 'more', suffix: '-more' };
+      await nodes.apply(...objects, ...FAMILIES.map((family) => sliceOf('lb-31', family, more)));
+      await become(31, ['200', '503']);
+      const client = await lab.ext.agent();
+      const answer = await client.httpGet({ host: lab.node.ipv6, port: healthCheckPortOf(31), path: '/' });
+      return answer.headers['x-load-balancing-endpoint-weight'];
+    };
+    expect(await weightOf({ host: lab.pod(2) })).toBe('2');
+    expect(await weightOf({ host: lab.pod(2), conditions: TERMINATING })).toBe('1');
   });
 
   test('a firewall that lets nothing in lets load balancers ask, and their traffic in', async () => {

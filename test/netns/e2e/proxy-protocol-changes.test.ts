@@ -181,7 +181,6 @@ describe.skipIf(canMakeNamespaces() !== undefined)('the PROXY protocol', () => {
   test.for([
     { value: 'V1', number: 30 },
     { value: 'true', number: 31 },
-    { value: 'v3', number: 32 },
     { value: 'v1,v2', number: 33 },
   ])(
     'asked for as "$value" is told of once, and nothing is said until it is mended',

@@ -6,11 +6,20 @@ import type { Exec } from '../../../src/host/exec.ts';
 import { removeRules } from '../../../src/iptables/cleanup.ts';
 import { RuleInstaller } from '../../../src/iptables/installer.ts';
 import { Iptables } from '../../../src/iptables/iptables.ts';
+import type { Diversion } from '../../../src/iptables/portal-rules.ts';
 import type { RuleSet, TableName } from '../../../src/iptables/rule.ts';
 import type { IpFamily } from '../../../src/model/address.ts';
 import { type Lab, canMakeNamespaces, createLab } from '../../support/netns-lab.ts';
 import { makeService, makeSlice } from '../../support/objects.ts';
-import { desiredFrom, firstLoadOf, ruleSetOf } from '../../support/rule-fixture.ts';
+import {
+  cidrs,
+  desiredFrom,
+  dnatTo,
+  firstLoadOf,
+  type NodeTweak,
+  OWN_NODE,
+  ruleSetOf,
+} from '../../support/rule-fixture.ts';
 
 const reason = canMakeNamespaces();
 if (reason !== undefined) process.stderr.write(`skipped, for lack of network namespaces: ${reason}\n`);
@@ -37,15 +46,62 @@ const services = [
       { name: 'dns', port: 53, protocol: 'TCP', nodePort: 30_053 },
     ];
   }),
+  ...['near', 'far'].map((name, index) => {
+    const service = makeService(name, ({ spec }) => {
+      spec.type = 'LoadBalancer';
+      spec.clusterIPs = [`10.96.1.${index}`, `fd00:96::1${index}`];
+      spec.ports = [{ name: 'http', port: 80, nodePort: 31_080 + index }];
+      spec.externalTrafficPolicy = 'Local';
+      spec.healthCheckNodePort = 31_000 + index;
+      spec.loadBalancerSourceRanges = ['203.0.113.0/24', '2001:db8:2::/48'];
+    });
+    service.status = {
+      loadBalancer: { ingress: [{ ip: `198.51.100.${index}` }, { ip: `2001:db8:9::${index}` }] },
+    };
+    return service;
+  }),
 ];
 const ports = ['http', 'last', 'first'].map((name) => ({
   name,
   port: 8080,
   protocol: name === 'first' ? 'UDP' : 'TCP',
 }));
-const slices = ['10.244.1.11', 'fd00:244:1::11'].map((address) =>
+const slices = ['10.244.1.11', 'fd00:244:1::11'].flatMap((address) => [
   makeSlice('web', [address], (slice) => void (slice.ports = ports)),
-);
+  ...['near', 'far'].map((name) =>
+    makeSlice(name, [address], (slice) => {
+      for (const endpoint of slice.endpoints ?? [])
+        endpoint.nodeName = name === 'near' ? OWN_NODE : 'another';
+    }),
+  ),
+]);
+
+interface Settings {
+  readonly name: string;
+  readonly diversionOf: (family: IpFamily) => Diversion;
+  readonly settings: NonNullable<NodeTweak['settings']>;
+}
+
+/** Between them every kind of rule. */
+const SETTINGS: readonly Settings[] = [
+  { name: 'REDIRECT', diversionOf: () => ({ kind: 'redirect' }), settings: {} },
+  { name: 'DNAT', diversionOf: dnatTo, settings: {} },
+  {
+    name: 'pods told by address, and much forbidden',
+    diversionOf: dnatTo,
+    settings: {
+      localDetection: { kind: 'cidrs', cidrs: cidrs('10.244.1.0/24', 'fd00:244:1::/64') },
+      nodePortAddresses: cidrs('192.168.77.0/24', 'fd00:77::/64'),
+      localhostNodePorts: false,
+      externalClusterIP: false,
+    },
+  },
+  {
+    name: 'pods told by interface',
+    diversionOf: () => ({ kind: 'redirect' }),
+    settings: { localDetection: { kind: 'interface', name: 'vp+' } },
+  },
+];
 
 /** As kube-proxy, Docker and an administrator leave them. */
 const FOREIGN = `*nat
@@ -134,22 +190,26 @@ describe.skipIf(reason !== undefined)('on a real kernel', () => {
   }
 
   describe.each(variants)('$name', (variant) => {
-    test('prints back exactly the rules that we rendered, in their order', async () => {
-      onTestFinished(async () => flush(variant));
-      const text = firstLoadOf(rulesFor(variant));
-      await restore(variant, text);
-      const printed = (await saved(variant)).split('\n');
-      const rendered = text.split('\n').filter((line) => line.startsWith('-A '));
-      const chains = new Set(rendered.map((line) => line.split(' ')[1] ?? ''));
-      for (const chain of chains) {
-        const inChain = (line: string): boolean => line.startsWith(`-A ${chain} `);
-        // A name can stand in both tables; there nat comes first in either text.
-        expect(printed.filter(inChain)).toEqual(rendered.filter(inChain));
-      }
-      const jumps = text.split('\n').filter((line) => line.startsWith('-I '));
-      for (const jump of jumps) expect(printed).toContain(jump.replace(/^-I (\S+) 1 /, '-A $1 '));
-      expect(printed.filter((line) => line.startsWith('-A '))).toHaveLength(rendered.length + jumps.length);
-    });
+    test.for(SETTINGS)(
+      'prints back exactly the rules that we rendered, in their order: $name',
+      async (one) => {
+        onTestFinished(async () => flush(variant));
+        const desired = desiredFrom(services, slices, { settings: one.settings });
+        const text = firstLoadOf(ruleSetOf(desired, variant.family, one.diversionOf(variant.family)));
+        await restore(variant, text);
+        const printed = (await saved(variant)).split('\n');
+        const rendered = text.split('\n').filter((line) => line.startsWith('-A '));
+        const chains = new Set(rendered.map((line) => line.split(' ')[1] ?? ''));
+        for (const chain of chains) {
+          const inChain = (line: string): boolean => line.startsWith(`-A ${chain} `);
+          // A name can stand in both tables; there nat comes first in either text.
+          expect(printed.filter(inChain)).toEqual(rendered.filter(inChain));
+        }
+        const jumps = text.split('\n').filter((line) => line.startsWith('-I '));
+        for (const jump of jumps) expect(printed).toContain(jump.replace(/^-I (\S+) 1 /, '-A $1 '));
+        expect(printed.filter((line) => line.startsWith('-A '))).toHaveLength(rendered.length + jumps.length);
+      },
+    );
 
     test('installed by two instances one after the other, holds every rule once', async () => {
       onTestFinished(async () => flush(variant));

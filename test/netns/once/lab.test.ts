@@ -4,8 +4,8 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest';
-import type { ServerHandle } from '../support/agent-protocol.ts';
-import { captureFlags, captureUnderTest, podLinksUnderTest } from '../support/capture-under-test.ts';
+import type { ServerHandle } from '../../support/agent-protocol.ts';
+import { captureFlags, captureUnderTest, podLinksUnderTest } from '../../support/capture-under-test.ts';
 import {
   canMakeNamespaces,
   createLab,
@@ -13,13 +13,13 @@ import {
   isProcessAlive,
   listNamespaces,
   type Lab,
-} from '../support/netns-lab.ts';
-import { waitFor } from '../support/wait.ts';
+} from '../../support/netns-lab.ts';
+import { waitFor } from '../../support/wait.ts';
 
 const reason = canMakeNamespaces();
 if (reason !== undefined) process.stderr.write(`skipped, for lack of network namespaces: ${reason}\n`);
 
-const LAB_MODULE = join(import.meta.dirname, '..', 'support', 'netns-lab.ts');
+const LAB_MODULE = join(import.meta.dirname, '..', '..', 'support', 'netns-lab.ts');
 
 describe.skipIf(reason !== undefined)('a lab of network namespaces', () => {
   let lab: Lab;

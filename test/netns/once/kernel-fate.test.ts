@@ -3,10 +3,10 @@
  * and does not guess.
  */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { Fate } from '../support/fate.ts';
-import { KernelFate, disagreements } from '../support/kernel-fate.ts';
-import { canMakeNamespaces, createLab, type Lab } from '../support/netns-lab.ts';
-import type { Probe } from '../support/probe.ts';
+import type { Fate } from '../../support/fate.ts';
+import { KernelFate, disagreements } from '../../support/kernel-fate.ts';
+import { canMakeNamespaces, createLab, type Lab } from '../../support/netns-lab.ts';
+import type { Probe } from '../../support/probe.ts';
 
 interface Setup {
   readonly family: 'IPv4' | 'IPv6';
