@@ -18,8 +18,12 @@
  * Groups run one after the other, so that none disturbs the deadlines of another (group 0 would not do: where one
  * worker is all there is, vitest moves its files to the end). `.ci/run` counts from the JSON report.
  */
+import { join } from 'node:path';
 import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config';
 import type { Capture, PodLinks } from './test/support/capture-under-test.ts';
+
+/** What a Node process compiles, another one finds here: the tests start hundreds of agents and proxies. */
+const COMPILE_CACHE = { NODE_COMPILE_CACHE: join(import.meta.dirname, '.cache/node') };
 
 const isLong = process.env['KUP_TEST_LONG'] === '1';
 
@@ -43,7 +47,7 @@ function netnsProject({ name, capture, podLinks, folders }: NetnsProject): TestP
       exclude: FOLDERS.filter((folder) => !folders.includes(folder)).map(
         (folder) => `test/netns/${folder}/**`,
       ),
-      env: { KUP_TEST_CAPTURE: capture, KUP_TEST_POD_LINKS: podLinks },
+      env: { KUP_TEST_CAPTURE: capture, KUP_TEST_POD_LINKS: podLinks, ...COMPILE_CACHE },
       fileParallelism: false,
       sequence: { groupOrder: 2 },
       testTimeout: isLong ? 900_000 : 30_000,
@@ -81,6 +85,7 @@ export default defineConfig({
         test: {
           name: 'cluster',
           include: ['test/cluster/**/*.test.ts'],
+          env: COMPILE_CACHE,
           fileParallelism: false,
           sequence: { groupOrder: 3 },
           testTimeout: isLong ? 900_000 : 60_000,

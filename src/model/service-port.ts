@@ -6,7 +6,7 @@ import type { V1Service, V1ServicePort } from '@kubernetes/client-node';
 import type { Problem } from '../errors.ts';
 import { type Checked, type Report, isDnsLabel, isPortNumber, objectText } from './object.ts';
 import { type ServiceAddresses, serviceAddressesOf } from './service-addresses.ts';
-import { type ServicePolicy, servicePolicyOf } from './service-policy.ts';
+import { PROXY_PROTOCOL_ANNOTATION, type ServicePolicy, servicePolicyOf } from './service-policy.ts';
 import {
   type Protocol,
   type ServicePortKey,
@@ -62,7 +62,18 @@ export function servicePortsFromService(service: V1Service): Checked<readonly Se
     }
     value.push({ ...common, key, name: portName, port: checked.port, nodePort: checked.nodePort });
   }
+  if (common.proxyProtocol !== undefined && value.length > 0 && value.every(isUdp)) {
+    report(
+      `metadata.annotations[${PROXY_PROTOCOL_ANNOTATION}]`,
+      `${JSON.stringify(common.proxyProtocol)} is for TCP ports, and this Service has none; ignored`,
+      'ERR_SERVICE_UNSUPPORTED',
+    );
+  }
   return { value, problems };
+}
+
+function isUdp({ name: { protocol } }: ServicePort): boolean {
+  return protocol === 'UDP';
 }
 
 function isProxied(service: V1Service): boolean {

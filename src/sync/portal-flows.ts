@@ -5,6 +5,7 @@
 import type { PodSource } from '../desired/node-view.ts';
 import type { ListenerKey, Portal, PortalTarget } from '../desired/portal.ts';
 import type { MovedPortal } from '../iptables/conntrack.ts';
+import { familyOf, parseIpAddress } from '../model/address.ts';
 import type { Cidr } from '../model/cidr.ts';
 
 interface Flows extends MovedPortal {
@@ -12,11 +13,12 @@ interface Flows extends MovedPortal {
   readonly leadsTo: string;
 }
 
-/** What decides about a packet beside the portal itself; of one family. */
+/** What decides about a packet beside the portal itself. */
 export interface Surroundings {
+  /** Of one family, as the next. */
   readonly podSources: readonly PodSource[];
   readonly nodePortRanges: readonly Cidr[];
-  /** Of the node: a NodePort is wherever it has an address. */
+  /** Of the node, both families: a NodePort is wherever it has an address. */
   readonly localAddresses: readonly string[];
 }
 
@@ -27,10 +29,12 @@ const UNKNOWN = '?';
 
 export class PortalFlows {
   #before: ReadonlyMap<string, Flows> = new Map();
+  #addressesBefore: ReadonlySet<string> = new Set();
 
   /**
    * To be asked after the rules are in: the portals that were not diverted before or are not any more, or to other
-   * ports, for other senders, or at other addresses of the node.
+   * ports, or for other senders; and NodePorts at addresses that the node did not have before, or has no more. No others:
+   * to forget a flow that goes on ends it, if the backend speaks before the client does.
    */
   moved(
     portals: readonly Portal[],
@@ -51,8 +55,26 @@ export class PortalFlows {
     }
     this.#before = now;
     const gone = [...before].filter(([key]) => !now.has(key));
-    const changed = [...now].filter(([key, { leadsTo }]) => before.get(key)?.leadsTo !== leadsTo);
-    return [...gone, ...changed].map(([, { family, address, port }]) => ({ family, address, port }));
+    const isSame = ([key, { leadsTo }]: [string, Flows]): boolean => before.get(key)?.leadsTo === leadsTo;
+    const changed = [...now].filter((entry) => !isSame(entry));
+    const moved = [...gone, ...changed].map(([, { family, address, port }]) => ({ family, address, port }));
+    const kept = [...now].filter(isSame).map(([, flows]) => flows);
+    return [...moved, ...this.#movedByAddress(kept, surroundings)];
+  }
+
+  #movedByAddress(kept: readonly Flows[], { localAddresses }: Surroundings): readonly MovedPortal[] {
+    const addresses = new Set(localAddresses);
+    const changed = [...addresses.symmetricDifference(this.#addressesBefore)]
+      .map(parseIpAddress)
+      .filter((address) => address !== undefined);
+    this.#addressesBefore = addresses;
+    return kept
+      .filter(({ address }) => address === undefined)
+      .flatMap(({ family, port }) =>
+        changed
+          .filter((address) => familyOf(address) === family)
+          .map((address) => ({ family, address, port })),
+      );
   }
 
   /** Nothing is known of the flows: each portal, one that goes now too, counts as moved when it is asked about next. */
@@ -64,17 +86,14 @@ export class PortalFlows {
 }
 
 /** Beside the ports: who may come, who is inside, and where it is served. */
-function circumstancesOf(
-  portal: Portal,
-  { podSources, nodePortRanges, localAddresses }: Surroundings,
-): readonly string[] {
+function circumstancesOf(portal: Portal, { podSources, nodePortRanges }: Surroundings): readonly string[] {
   const allowed = portal.kind === 'loadBalancerIP' ? portal.allowedSources : undefined;
   const pods = podSources.map((source) => (source.kind === 'cidr' ? source.cidr.text : source.name));
   return [
     // Everybody may come, or nobody: not the same.
     ...(allowed === undefined ? ['all'] : allowed.map(({ text }) => text)),
     ...(portal.target.kind === 'split' ? pods : []),
-    ...(portal.kind === 'nodePort' ? [...nodePortRanges.map(({ text }) => text), ...localAddresses] : []),
+    ...(portal.kind === 'nodePort' ? nodePortRanges.map(({ text }) => text) : []),
   ];
 }
 

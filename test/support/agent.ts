@@ -2,6 +2,7 @@
  * The agent: a process inside a namespace of the lab that opens servers and connections there for a test process,
  * which asks over the IPC channel (`agent-protocol.ts`). It ends, with every socket it has, when that channel does.
  */
+import { flushCompileCache } from 'node:module';
 import { createLoadFunctions } from './agent-load.ts';
 import type {
   AgentFunctions,
@@ -58,3 +59,5 @@ if (process.send === undefined) throw new Error('the agent needs an IPC channel'
 process.on('disconnect', () => process.exit(0));
 process.on('message', (message) => void answer(message as AgentRequest).then(send));
 send({ id: 0, ok: true, result: undefined });
+// Node does it at a good end, which no agent comes to; without a cache (NODE_COMPILE_CACHE) it does nothing.
+flushCompileCache();

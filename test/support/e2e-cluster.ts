@@ -60,13 +60,6 @@ export class E2eCluster implements AsyncDisposable {
     return this.#proxies;
   }
 
-  /** The first node's. */
-  get proxy(): ProxyProcess {
-    const [proxy] = this.#proxies;
-    if (proxy === undefined) throw new Error('no proxy was started');
-    return proxy;
-  }
-
   /** A Service of that name, with addresses and node ports that no other of this cluster has; not created yet. */
   service(name: string): E2eService {
     this.#services += 1;

@@ -10,9 +10,9 @@ import { IP_FAMILIES, type IpFamily } from '../../src/model/address.ts';
 import { nodeInfoFromNode } from '../../src/model/node.ts';
 import { placeText } from './intent-objects.ts';
 import type { IntentWorld } from './intent.ts';
-import { type ClusterState, IDENTITIES, MAX_SLICES, randomClusterState } from './random-cluster.ts';
+import { withRarities } from './probe-rarities.ts';
+import { type ClusterState, randomClusterState } from './random-cluster.ts';
 import { randomSettings } from './random-edits-settings.ts';
-import { randomSlice } from './random-service-slices.ts';
 import { Random } from './random.ts';
 import { cidrs, desiredFrom, dnatTo, firstLoadOf, proxyPortsOf, ruleSetOf } from './rule-fixture.ts';
 
@@ -58,16 +58,6 @@ const SETTINGS_TWEAKS: readonly Partial<NodeSettings>[] = [
   { externalClusterIP: false, localDetection: { kind: 'nodeCIDR' } },
 ];
 
-/** As many slices again, so that most portals lead somewhere. */
-function withMoreEndpoints(random: Random, state: ClusterState): ClusterState {
-  const more = IDENTITIES.flatMap(({ namespace, name }) =>
-    Array.from({ length: MAX_SLICES }, (_, index) =>
-      randomSlice(random, { namespace, service: name, number: MAX_SLICES + index }),
-    ),
-  );
-  return { ...state, endpointSlices: [...state.endpointSlices, ...more] };
-}
-
 export function randomWorld(seed: number): ProbeWorld {
   const random = new Random(seed);
   // Neighbouring seeds have both.
@@ -78,9 +68,8 @@ export function randomWorld(seed: number): ProbeWorld {
     ...random.pick<readonly string[]>(FURTHER_ADDRESSES),
     ...(capture === 'link-local' ? Object.values(CAPTURE_ADDRESSES) : []),
   ];
-  const state = randomClusterState(random);
-  const isRich = random.below(3) > 0;
-  return worldOf(isRich ? withMoreEndpoints(random, state) : state, { seed, capture, settings, addedAddresses });
+  const state = withRarities(random, randomClusterState(random));
+  return worldOf(state, { seed, capture, settings, addedAddresses });
 }
 
 /** The same for a state that is known, say one that somebody has made smaller. */

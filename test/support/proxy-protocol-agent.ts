@@ -3,8 +3,8 @@
  * client that says which address and port it had, and a server that takes connections with and without a header of the
  * PROXY protocol and says which it got. It ends, with every socket it has, when that channel does.
  *
- * A receiver in earnest may not guess (section 2 of the specification); this one may, because every connection of the
- * tests that use it begins with a letter of its own.
+ * A receiver in earnest may not guess (section 2 of the specification); this one may, because nothing that clients say
+ * to it begins as a header does.
  */
 import { once } from 'node:events';
 import { get } from 'node:http';

@@ -49,6 +49,10 @@ export class Reachability {
     return new Reachability(lab, settings, { addresses: all, state });
   }
 
+  isPortal(place: Place): boolean {
+    return this.#portalsAt(place).length > 0;
+  }
+
   /** One line for each place and vantage, and one for each Service port whose endpoints take turns. */
   linesOf(reached: readonly Reach[]): readonly string[] {
     return [...reached.map((reach) => this.#lineOf(reach)), ...this.#turnsIn(reached)];

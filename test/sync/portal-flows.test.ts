@@ -2,7 +2,8 @@
 import { describe, expect, test } from 'vitest';
 import type { ListenerKey, Portal, PortalTarget } from '../../src/desired/portal.ts';
 import type { IpAddress } from '../../src/model/address.ts';
-import { PortalFlows } from '../../src/sync/portal-flows.ts';
+import type { Cidr } from '../../src/model/cidr.ts';
+import { PortalFlows, type Surroundings } from '../../src/sync/portal-flows.ts';
 import { cidrs } from '../support/rule-fixture.ts';
 
 const CLUSTER = 'default/dns/UDP/IPv4/cluster' as ListenerKey;
@@ -137,6 +138,12 @@ describe('flows are forgotten', () => {
       moved: ['198.51.100.7 53'],
     },
     {
+      name: 'when everybody may come that nobody could',
+      first: { portals: [{ ...loadBalancerIP(), allowedSources: [] } as Portal] },
+      second: { portals: [loadBalancerIP()] },
+      moved: ['198.51.100.7 53'],
+    },
+    {
       name: 'when a NodePort is told by address, of it as a whole and of each',
       first: { portals: [nodePort(TO_CLUSTER)] },
       second: { portals: [nodePort(TO_CLUSTER, '127.0.0.1'), nodePort(TO_CLUSTER, '192.168.77.2')] },
@@ -169,6 +176,85 @@ describe('flows are forgotten', () => {
     },
   ])('but not $name', ({ first, second }) => {
     expect(movedBetween(first, second)).toEqual([]);
+  });
+
+  describe('at addresses of the node', () => {
+    const NODE = ['127.0.0.1', '192.168.77.2', '::1', 'fd00:77::2'];
+    const surroundings = (localAddresses: readonly string[], ranges: readonly Cidr[] = []): Surroundings => ({
+      podSources: [],
+      nodePortRanges: ranges,
+      localAddresses,
+    });
+    const movedAt = (
+      portals: readonly Portal[],
+      first: readonly string[],
+      second: readonly string[],
+    ): readonly string[] => {
+      const flows = new PortalFlows();
+      flows.moved(portals, PORTS, surroundings(first));
+      return flows
+        .moved(portals, PORTS, surroundings(second))
+        .map(({ address, port }) => `${address ?? 'node'} ${port}`);
+    };
+
+    test.each<{ name: string; second: readonly string[]; moved: readonly string[] }>([
+      {
+        name: 'that comes, those to its NodePorts, and to no other address: they go on',
+        second: [...NODE, '192.168.78.2'],
+        moved: ['192.168.78.2 30053'],
+      },
+      {
+        name: 'that goes, those to its NodePorts',
+        second: ['127.0.0.1', '::1', 'fd00:77::2'],
+        moved: ['192.168.77.2 30053'],
+      },
+      { name: 'of the other family, none', second: [...NODE, 'fd00:78::2'], moved: [] },
+      { name: 'in another order, none', second: NODE.toReversed(), moved: [] },
+    ])('$name', ({ second, moved }) => {
+      expect(movedAt([nodePort(SPLIT)], NODE, second)).toEqual(moved);
+    });
+
+    test('say nothing about portals that are addresses themselves', () => {
+      const portals = [clusterIP(TO_CLUSTER), nodePort(TO_CLUSTER, '192.168.77.2')];
+      expect(movedAt(portals, NODE, [...NODE, '192.168.78.2'])).toEqual([]);
+    });
+
+    test('are those of the last time: what came stays', () => {
+      const flows = new PortalFlows();
+      const more = [...NODE, '192.168.78.2'];
+      for (const addresses of [NODE, more]) flows.moved([nodePort(SPLIT)], PORTS, surroundings(addresses));
+      expect(flows.moved([nodePort(SPLIT)], PORTS, surroundings(more))).toEqual([]);
+    });
+
+    test('in other ranges: all that go to NodePorts', () => {
+      const flows = new PortalFlows();
+      const portals = [nodePort(SPLIT), clusterIP(TO_CLUSTER)];
+      flows.moved(portals, PORTS, surroundings(NODE, cidrs('192.168.0.0/16')));
+      expect(flows.moved(portals, PORTS, surroundings(NODE, cidrs('10.0.0.0/8')))).toMatchObject([
+        { address: undefined, port: 30_053 },
+      ]);
+    });
+  });
+
+  test('when pods are told otherwise, those of portals that ask', () => {
+    const flows = new PortalFlows();
+    const portals = [nodePort(SPLIT), clusterIP(TO_CLUSTER)];
+    const byRange = (text: string): Surroundings => ({
+      podSources: cidrs(text).map((cidr) => ({ kind: 'cidr', cidr })),
+      nodePortRanges: [],
+      localAddresses: [],
+    });
+    flows.moved(portals, PORTS, byRange('10.244.1.0/24'));
+    expect(flows.moved(portals, PORTS, byRange('10.244.2.0/24'))).toMatchObject([
+      { address: undefined, port: 30_053 },
+    ]);
+  });
+
+  test('also of a portal that goes, once nothing is known of them', () => {
+    const flows = new PortalFlows();
+    flows.moved([clusterIP(TO_CLUSTER)], PORTS);
+    flows.reset();
+    expect(flows.moved([], PORTS)).toMatchObject([{ address: '10.96.0.10', port: 53 }]);
   });
 
   test('again once nothing is known of them', () => {

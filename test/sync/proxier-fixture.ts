@@ -29,6 +29,8 @@ export const REDIRECT: PerFamily<Diversion> = { IPv4: { kind: 'redirect' }, IPv6
 export interface ProxierTweak {
   readonly settings?: Partial<NodeSettings>;
   readonly diversions?: PerFamily<Diversion>;
+  /** Does nothing unless told. */
+  readonly prepare?: (family: IpFamily) => Promise<unknown>;
 }
 
 export class ProxierFixture<Rules extends FamilyRules = FakeRules> {
@@ -46,7 +48,7 @@ export class ProxierFixture<Rules extends FamilyRules = FakeRules> {
 
   constructor(
     rules: readonly Rules[],
-    { settings = {}, diversions = REDIRECT }: ProxierTweak = {},
+    { settings = {}, diversions = REDIRECT, prepare = async () => Promise.resolve() }: ProxierTweak = {},
     journal: Journal = [],
   ) {
     this.journal = journal;
@@ -69,7 +71,7 @@ export class ProxierFixture<Rules extends FamilyRules = FakeRules> {
       nodeAddresses: () => this.addresses,
       settings: { ...DEFAULT_SETTINGS, ...settings },
       diversions,
-      prepare: async () => Promise.resolve(),
+      prepare,
     });
   }
 

@@ -166,6 +166,99 @@ describe('the listeners are', () => {
   });
 });
 
+describe('what must be so before listeners of a family can be opened', () => {
+  const both = makeSnapshot([
+    makeServicePort({ name: 'web' }, { clusterIPs: addresses('10.96.0.10', 'fd00:96::a') }),
+    [here('10.0.0.1'), here('fd00:1::1')],
+  ]);
+  const OPENED = /^(?:install|open)/;
+
+  test('is brought about before any of them, and not again while nothing changes', async () => {
+    const calls: string[] = [];
+    const fixture = makeTweakedFixture(
+      {
+        prepare: async (family) => {
+          calls.push(`${family} after ${fixture.journal.filter((entry) => OPENED.test(entry)).length}`);
+          return Promise.resolve();
+        },
+      },
+      'IPv4',
+      'IPv6',
+    );
+    fixture.proxier.update(both, []);
+    await fixture.proxier.sync({ isPeriodic: false });
+    expect(calls).toEqual(['IPv4 after 0', 'IPv6 after 3']);
+    // Once more: by then the other family has opened listeners too.
+    await fixture.proxier.sync({ isPeriodic: false });
+    const settled = calls.length;
+
+    await fixture.proxier.sync({ isPeriodic: true });
+
+    expect(calls).toHaveLength(settled);
+  });
+
+  test('is brought about again when the addresses of the node change: one of ours may be gone', async () => {
+    const calls: string[] = [];
+    const fixture = makeTweakedFixture({
+      prepare: async (family) => Promise.resolve(calls.push(family)),
+    });
+    await fixture.apply(both);
+    fixture.addresses = nodeWith('192.168.77.2');
+    fixture.proxier.nodeChanged();
+
+    await fixture.proxier.sync({ isPeriodic: false });
+
+    expect(calls).toEqual(['IPv4', 'IPv4']);
+  });
+
+  test('and cannot be in one family: that one is left as it is, the other is served, and it is tried again', async () => {
+    const fault = new ProxyError('ERR_ADDRESS', 'IPv6 is disabled on this device');
+    let isBroken = true;
+    const fixture = makeTweakedFixture(
+      {
+        prepare: async (family) => {
+          if (isBroken && family === 'IPv6') throw fault;
+          return Promise.resolve();
+        },
+      },
+      'IPv4',
+      'IPv6',
+    );
+    fixture.proxier.update(both, []);
+
+    expect(await fixture.failure()).toBe(fault);
+    expect(entriesOf(fixture, OPENED)).toEqual([
+      'install IPv4 filter',
+      `open ${CLUSTER}`,
+      'install IPv4 nat+filter',
+    ]);
+    expect(fixture.observer.restoreFailures).toEqual([]);
+    isBroken = false;
+    await fixture.proxier.sync({ isPeriodic: false });
+
+    expect(rulesOf(fixture, 1).redirects).toEqual(['default/web → 1001']);
+  });
+});
+
+describe('the UDP flows of a NodePort', () => {
+  const dns = makeSnapshot([
+    makeServicePort({ name: 'dns', protocol: 'UDP' }, { nodePort: 30_053 }),
+    [here('10.0.0.1')],
+  ]);
+
+  test('to an address that the node gets are forgotten, and those to its other addresses go on', async () => {
+    const fixture = makeFixture();
+    await fixture.apply(dns);
+    fixture.news();
+
+    fixture.addresses = nodeWith('192.168.77.2', '192.168.78.2');
+    fixture.proxier.nodeChanged();
+    await fixture.proxier.sync({ isPeriodic: false });
+
+    expect(entriesOf(fixture, /^forget/)).toEqual(['forget flows to IPv4 192.168.78.2 port 30053']);
+  });
+});
+
 describe('under policy Local', () => {
   const bothLocal = makeWeb({
     internalTrafficPolicy: 'Local',

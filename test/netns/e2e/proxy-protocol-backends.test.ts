@@ -210,7 +210,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('behind the PROXY protocol', 
     },
   );
 
-  test('a Service of UDP ports alone is served as it is', async () => {
+  test('a Service of UDP ports alone is served as it is, and told of', async () => {
     await (await lab.pod(1).agent()).serveUdp({ port: HTTP, mode: 'echo', name: 'pod1' });
     const service = dualStackObjects({
       name: 'udp-only',
@@ -226,5 +226,13 @@ describe.skipIf(canMakeNamespaces() !== undefined)('behind the PROXY protocol', 
       const target = { host: clusterIP(40, family), port: 53, payloadBytes: 100 };
       expect(await agent.udpExchange(target)).toMatchObject({ ok: true, received: 100, identical: true });
     }
+    const told = proxy.log.filter((line) => line['object'] === 'Service default/udp-only');
+    expect(told).toMatchObject([
+      {
+        msg: 'Invalid object',
+        code: 'ERR_SERVICE_UNSUPPORTED',
+        field: `metadata.annotations[${PROXY_PROTOCOL_ANNOTATION}]`,
+      },
+    ]);
   });
 });

@@ -4,6 +4,7 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { PROXY_PROTOCOL_ANNOTATION } from '../../../src/model/service-policy.ts';
+import type { ServerHandle } from '../../support/agent-protocol.ts';
 import { addressOf, clusterIP } from '../../support/dual-stack.ts';
 import { canMakeNamespaces, createLab, type Lab } from '../../support/netns-lab.ts';
 import { ProxyProcess } from '../../support/proxy-process.ts';
@@ -35,12 +36,10 @@ describe.skipIf(canMakeNamespaces() !== undefined)('the PROXY protocol', () => {
   let lab: Lab;
   let proxy: ProxyProcess;
   let inPod: ProxyProtocolHost;
+  /** Of pods 1 and 2, those that take both. */
+  let takers: readonly ProxyProtocolHost[];
   /** Of pod1's `ECHOES_ALL` and `HOLDS`, and of what answers UDP. */
-  const plain: { echo: { id: number }; hold: { id: number }; udp: { id: number } } = {
-    echo: { id: 0 },
-    hold: { id: 0 },
-    udp: { id: 0 },
-  };
+  let plain: Readonly<Record<'echo' | 'hold' | 'udp', ServerHandle>>;
 
   const manifest = (
     service: Omit<AnnotatedService, 'backends' | 'targetPort'> & Partial<AnnotatedService>,
@@ -50,20 +49,19 @@ describe.skipIf(canMakeNamespaces() !== undefined)('the PROXY protocol', () => {
 
   beforeAll(async () => {
     lab = await createLab();
-    const [pod1] = await Promise.all([
-      lab.pod(1).agent(),
-      ...[lab.pod(1), lab.pod(2)].map(async (pod) => {
-        const server = await ProxyProtocolHost.open(pod);
-        await server.serve({ port: TAKES_BOTH, mode: 'http' });
-        await server.serve({ port: ECHOES_BOTH, mode: 'echo' });
-      }),
-      ProxyProtocolHost.open(lab.pod(4)).then((opened) => {
-        inPod = opened;
-      }),
-    ]);
-    plain.echo = await pod1.serveTcp({ port: ECHOES_ALL, mode: 'echo', name: 'pod1' });
-    plain.hold = await pod1.serveTcp({ port: HOLDS, mode: 'hold', name: 'pod1' });
-    plain.udp = await pod1.serveUdp({ port: ECHOES_ALL, mode: 'echo', name: 'pod1' });
+    [inPod, ...takers] = (await Promise.all(
+      [lab.pod(4), lab.pod(1), lab.pod(2)].map(async (pod) => ProxyProtocolHost.open(pod)),
+    )) as [ProxyProtocolHost, ...ProxyProtocolHost[]];
+    for (const taker of takers) {
+      await taker.serve({ port: TAKES_BOTH, mode: 'http' });
+      await taker.serve({ port: ECHOES_BOTH, mode: 'echo' });
+    }
+    const pod1 = await lab.pod(1).agent();
+    plain = {
+      echo: await pod1.serveTcp({ port: ECHOES_ALL, mode: 'echo', name: 'pod1' }),
+      hold: await pod1.serveTcp({ port: HOLDS, mode: 'hold', name: 'pod1' }),
+      udp: await pod1.serveUdp({ port: ECHOES_ALL, mode: 'echo', name: 'pod1' }),
+    };
     proxy = await ProxyProcess.start(lab.node, { manifests: { 'live.yaml': live(undefined) } });
   });
   afterAll(async () => {
@@ -210,23 +208,27 @@ describe.skipIf(canMakeNamespaces() !== undefined)('the PROXY protocol', () => {
   test.for(['v1', 'v2'])(
     '%s stands before megabytes that are sent at once, and these come back whole',
     async (version) => {
-      await apply(
-        proxy,
-        'large.yaml',
-        manifest({ name: 'large', number: 26, targetPort: ECHOES_BOTH, proxyProtocol: version }),
-      );
-      for (const [index, host] of [lab.pod(4), lab.node, lab.ext].entries()) {
+      const large = { name: 'large', number: 26, targetPort: ECHOES_BOTH, backends: [lab.pod(1)] };
+      await apply(proxy, 'large.yaml', manifest({ ...large, proxyProtocol: version }));
+      const heard = async (): Promise<readonly string[]> => (await takers[0]?.seen(ECHOES_BOTH)) ?? [];
+      for (const host of [lab.pod(4), lab.node, lab.ext]) {
         const client = await host.agent();
         for (const family of FAMILIES) {
-          const [clusterPortal, ...others] = portalsOf(lab, host, 26, family);
-          const portal = index === 2 ? others.at(-1) : clusterPortal;
+          // The NodePort; the clusterIP.
+          const portal = portalsOf(lab, host, 26, family).at(host === lab.ext ? -1 : 0);
           if (portal === undefined) throw new Error('no portal');
+          const before = await heard();
           const exchanges = await Promise.all(
             [1, 65_536, 4 * MEBIBYTE].map(async (bytes) =>
-              client.tcpExchange({ ...portal, bytes, halfClose: true, seed: 3, timeoutMs: 20_000 }),
+              client.tcpExchange({ ...portal, bytes, halfClose: true, timeoutMs: 20_000 }),
             ),
           );
           for (const exchange of exchanges) expect(exchange).toMatchObject({ ok: true, identical: true });
+          const header = new RegExp(
+            `^${version} ${addressOf(host, family)} \\d+ ${portal.host} ${portal.port}$`,
+          );
+          const fresh = (await heard()).slice(before.length);
+          expect(fresh).toEqual(exchanges.map(() => expect.stringMatching(header) as unknown));
         }
       }
     },
