@@ -45,17 +45,24 @@ test('one bad Service and one bad slice leave the others as they are', () => {
 });
 
 describe('whatever is written into the objects', () => {
-  test.each(seeds(8))('nothing throws, and what comes out is in range and canonical (seed %i)', (seed) => {
-    const random = new Random(seed);
-    for (let round = 0; round < 1500; round += 1) {
-      const services = [fullService('web'), fullService('db')];
-      const endpointSlices = [fullSlice('web'), fullSlice('db')];
-      const target = random.pick([...services, ...endpointSlices]);
-      for (let times = random.below(5); times >= 0; times -= 1) mutate(target, random);
-      const shown = `seed ${seed}, round ${round}: ${JSON.stringify(target)}`;
-      expect({ shown, faults: faultsOfConversion(services, endpointSlices) }).toEqual({ shown, faults: [] });
-    }
-  });
+  test.each(seeds(8))(
+    'nothing throws, and what comes out is in range and canonical (seed %i)',
+    { timeout: 30_000 },
+    (seed) => {
+      const random = new Random(seed);
+      for (let round = 0; round < 1500; round += 1) {
+        const services = [fullService('web'), fullService('db')];
+        const endpointSlices = [fullSlice('web'), fullSlice('db')];
+        const target = random.pick([...services, ...endpointSlices]);
+        for (let times = random.below(5); times >= 0; times -= 1) mutate(target, random);
+        const shown = `seed ${seed}, round ${round}: ${JSON.stringify(target)}`;
+        expect({ shown, faults: faultsOfConversion(services, endpointSlices) }).toEqual({
+          shown,
+          faults: [],
+        });
+      }
+    },
+  );
 });
 
 function faultsOfConversion(
