@@ -17,6 +17,7 @@ import { type Protocol, servicePortNameText } from '../model/service-port-name.t
 import type { ListenerPort, WantedListener } from '../proxy/listener-set.ts';
 import { PortalFlows } from './portal-flows.ts';
 import type { ResyncReason, RuleCounts, SyncObserver } from './sync-observer.ts';
+import { tableOrder } from './table-order.ts';
 
 export interface Listeners {
   ensureOpen(wanted: readonly WantedListener[], guard: () => Promise<void>): Promise<readonly ProxyError[]>;
@@ -134,7 +135,9 @@ export class FamilySync {
       const faults = await this.#ensureListeners(desired, before?.desired ?? desired);
       const { version } = this.#deps.listeners;
       const wanted = this.#ruleSet(desired, this.#deps.listeners.proxyPorts());
-      const installed = await this.#deps.rules.install(wanted);
+      const portalsBefore = before?.desired.capture.portals ?? [];
+      const order = tableOrder(portalsBefore, desired.capture.portals);
+      const installed = await this.#deps.rules.install(wanted, order);
       this.#forgetMovedFlows(desired, node);
       const rulesTotal = { nat: countRules(wanted.nat), filter: countRules(wanted.filter) };
       this.#inForce = { desired, version: faults.length === 0 ? version : -1, node, rulesTotal };

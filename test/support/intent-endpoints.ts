@@ -1,6 +1,6 @@
 /**
- * Which endpoints a Service port has, and which of them each traffic policy may use, by the words of the reference and
- * by nothing of `src/`: the other half of the oracle (`intent.ts`).
+ * Which endpoints a Service port has, and which of them each traffic policy may use, by the rows of docs/behaviour.md
+ * and by nothing of `src/`: the other half of the oracle (`intent.ts`).
  */
 import type { V1Endpoint, V1EndpointSlice } from '@kubernetes/client-node';
 import type { Family, IntendedPort } from './intent-objects.ts';
@@ -22,7 +22,7 @@ export interface UsableEndpoints {
   readonly local: readonly string[];
 }
 
-/** 1.2: absent conditions are ready and serving, and not terminating. */
+/** Row "Conditions": absent ones are ready and serving, and not terminating. */
 function isReady({ conditions }: V1Endpoint): boolean {
   return conditions?.ready ?? true;
 }
@@ -36,7 +36,7 @@ function isServingOut(endpoint: V1Endpoint): boolean {
 }
 
 /**
- * 1.2, "Several slices" and "Duplicates": the union over all slices of the Service in the order of their names; of an
+ * Rows "Several slices" and "Duplicates": the union over all slices of the Service in the order of their names; of an
  * address and port that stands twice, one that does not terminate replaces, one that does never.
  */
 function endpointsOf(
@@ -68,7 +68,7 @@ function endpointsOf(
 }
 
 /**
- * 1.4: hints count when every ready endpoint has them and one names us, first those for nodes, then those for zones.
+ * Row "Topology hints": they count when every ready endpoint has them and one names us, first those for nodes, then those for zones.
  */
 function isNear(ready: readonly V1Endpoint[], { nodeName, zone }: Place): (endpoint: V1Endpoint) => boolean {
   const namesNode = ({ hints }: V1Endpoint): boolean =>

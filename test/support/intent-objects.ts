@@ -1,5 +1,5 @@
 /**
- * What Services ask for, read from the API objects by the words of their reference and by nothing of `src/`: the half of
+ * What Services ask for, read from the API objects by the rows of docs/behaviour.md and by nothing of `src/`: the half of
  * the oracle (`intent.ts`) that is about addresses and ports. It is simple where the product is fast.
  */
 import { isIP } from 'node:net';
@@ -55,7 +55,7 @@ export function isInRange(address: string, range: string): boolean {
 }
 
 /**
- * The clusterIPs that are served (1.1 "IPv4/IPv6/dual-stack"). Where an object lacks `clusterIPs` or `ipFamilies` they
+ * The clusterIPs that are served (row "IPv4, IPv6, dual-stack"). Where an object lacks `clusterIPs` or `ipFamilies` they
  * are what an API server would have filled in: a file need not write them.
  */
 function clusterIPsOf({ spec }: V1Service): readonly string[] {
@@ -92,7 +92,7 @@ function portOf(
   };
 }
 
-/** 1.1 "LoadBalancer ingress IPs": those with an address whose `ipMode` is absent or `VIP`. */
+/** Row "LoadBalancer ingress IPs": those with an address whose `ipMode` is absent or `VIP`. */
 function loadBalancerIPsOf({ status }: V1Service): readonly string[] {
   return (status?.loadBalancer?.ingress ?? [])
     .filter(({ ip = '', ipMode = 'VIP' }) => ip !== '' && ipMode === 'VIP')
@@ -100,7 +100,7 @@ function loadBalancerIPsOf({ status }: V1Service): readonly string[] {
 }
 
 /**
- * 1.4 "loadBalancerSourceRanges", by family; decision 35: a range that cannot be read closes the family that is left
+ * Row "loadBalancerSourceRanges", by family; decision 35: a range that cannot be read closes the family that is left
  * without one. Where the node may come, its requests from the load balancer's own addresses may too.
  */
 function sourceRangesOf(
@@ -141,8 +141,7 @@ function portalsOf(
       .filter(({ address }) => isIP(address) !== 0 && owner.families.includes(familyOf(address)))
       .map(({ kind, address }): IntendedPortal => {
         const family = familyOf(address);
-        const sourceRanges =
-          kind === 'loadBalancerIP' ? sourceRangesOf(service, family, nodeIPs) : undefined;
+        const sourceRanges = kind === 'loadBalancerIP' ? sourceRangesOf(service, family, nodeIPs) : undefined;
         return { kind, owner, family, address, port: port.port, sourceRanges };
       });
     const atNode = (nodePort === 0 ? [] : owner.families).map((family): IntendedPortal => {

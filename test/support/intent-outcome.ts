@@ -2,7 +2,7 @@
 import { fateFromTrace } from './fate.ts';
 import { type Family, familyOf } from './intent-objects.ts';
 import { type Intent, type IntentPacket, isLoopback } from './intent.ts';
-import { PacketTracer, type Trace, makePacket, tracerOf } from './packet-tracer.ts';
+import { type PacketTracer, type Trace, makePacket, tracerOf } from './packet-tracer.ts';
 import type { ProbeWorld } from './probe-world.ts';
 
 /** How somebody is refused depends on the protocol alone. */
@@ -42,9 +42,15 @@ export function outcomeByRules(world: ProbeWorld, packet: IntentPacket): string 
   return describeCarried({ id, told, endpoints: listener.endpoints.map(({ key }) => key).toSorted() });
 }
 
-function describeCarried(
-  { id, told, endpoints }: { readonly id: string; readonly told: string; readonly endpoints: readonly string[] },
-): string {
+function describeCarried({
+  id,
+  told,
+  endpoints,
+}: {
+  readonly id: string;
+  readonly told: string;
+  readonly endpoints: readonly string[];
+}): string {
   return `carried for ${id} to ${endpoints.join(', ')}, which may be told ${told}`;
 }
 

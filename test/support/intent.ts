@@ -1,7 +1,8 @@
 /**
- * The oracle: what ought to become of a packet, straight from the API objects. It is written from the definitions of
- * kube-proxy's behaviour (`pkg/proxy/serviceport.go`, `endpointslicecache.go`, `topology.go`, `iptables/proxier.go`) and
- * from docs/decisions, knows nothing of rules and chains, and takes nothing from `src/` but a type.
+ * The oracle: what ought to become of a packet, straight from the API objects. It is written from the rows of
+ * docs/behaviour.md and from docs/decisions (and where they say "as kube-proxy" from its `pkg/proxy/serviceport.go`,
+ * `endpointslicecache.go`, `topology.go` and `iptables/proxier.go`), knows nothing of rules and chains, and takes nothing
+ * from `src/` but a type.
  */
 import type { NodeSettings } from '../../src/desired/node-view.ts';
 import { type Place, type UsableEndpoints, usableEndpoints } from './intent-endpoints.ts';
@@ -87,7 +88,7 @@ export class Oracle {
     return isForListener ? { kind: 'rejected', because: 'a proxy port' } : LEFT_ALONE;
   }
 
-  /** 1.1 "NodePort": after the addresses. */
+  /** Row "NodePort": after the addresses. */
   #portalsAt({ dst, dport, protocol }: IntentPacket): readonly IntendedPortal[] {
     const atAddress = this.#portals.get(placeText(dst, dport, protocol));
     const atNode = this.#portals.get(placeText(`node/${familyOf(dst)}`, dport, protocol));
@@ -96,7 +97,7 @@ export class Oracle {
   }
 
   /**
-   * On every local address unless there are ranges for its family (1.1, decision 34). Where the destination must be
+   * On every local address unless there are ranges for its family (decision 34). Where the destination must be
    * known there is a listener for each address of an interface (decision 26), and no other address is served.
    */
   #servesNodePort(address: string, { needsDestination }: IntendedPort): boolean {
@@ -122,7 +123,7 @@ export class Oracle {
       .map(({ address }) => address);
   }
 
-  /** 1.4, with the table of decision 8 for what is refused. */
+  /** The rows of "Traffic policy", with decision 8 for what is refused. */
   #intentAt(because: IntendedPortal, packet: IntentPacket): Intent {
     const { kind, owner, sourceRanges } = because;
     const { cluster, local } = this.#endpointsOf(because);
@@ -148,7 +149,7 @@ export class Oracle {
     return kind !== 'clusterIP' || from === 'node' || !this.#isLocal(dst);
   }
 
-  /** 1.4 "Short circuit": the pods of this node, as far as they can be told, and the node itself. */
+  /** Row "Short circuit": the pods of this node, as far as they can be told, and the node itself. */
   #isFromInside({ from, src, inInterface }: IntentPacket): boolean {
     if (from === 'node' || this.#isLocal(src)) return true;
     const detection = this.#world.settings.localDetection;

@@ -41,27 +41,37 @@ const SENDERS: Readonly<Record<Family, readonly Sender[]>> = {
 };
 
 /** Whom the hosts of a lab ask for by ARP, not by way of the node. */
-const ON_LINK = { pod: ['10.244.1.0/24', 'fd00:244:1::/64'], ext: ['192.168.77.0/24', 'fd00:77::/64'], node: [] };
+const ON_LINK = {
+  pod: ['10.244.1.0/24', 'fd00:244:1::/64'],
+  ext: ['192.168.77.0/24', 'fd00:77::/64'],
+  node: [],
+};
 const LINKS = [...ON_LINK.pod, ...ON_LINK.ext];
 const OTHER_PROTOCOL = { tcp: 'udp', udp: 'tcp' } as const;
 
 /** Of the packets, at most this part is left alone by intent: in a random world most packets are nobody's business. */
 const LEFT_ALONE_PART = 0.3;
 
-/** At most so many, all different; the same for the same seed. */
+/** Packets of a world at most. */
 const COUNT = 100;
 
+/** All different; the same for the same seed. A world without portals has few packets to ask about. */
 export function packetsFor(world: ProbeWorld): readonly IntentPacket[] {
   const random = new Random(world.seed);
   const oracle = new Oracle(world);
   const portals = portalTargets(world);
-  const kinds = [portals, portals, targetsBeside(portals), otherTargets(world)].filter(
-    (targets) => targets.length > 0,
-  );
+  const kinds = [
+    portals,
+    portals,
+    portals,
+    targetsBeside(portals),
+    targetsMisplaced(world),
+    proxyPortTargets(world),
+    healthCheckTargets(world),
+  ].filter((targets) => targets.length > 0);
   const strangers = Map.groupBy(edgeSenders(world), ({ src }) => familyOf(src));
   const packets = new Map<string, IntentPacket>();
   let leftAlone = 0;
-  // A world without portals has few packets to ask about.
   for (let tries = 0; packets.size < COUNT && tries < 8 * COUNT; tries += 1) {
     const target = random.pick(random.pick(kinds));
     const unusual = strangers.get(familyOf(target.dst)) ?? [];
@@ -115,21 +125,37 @@ function targetsBeside(targets: readonly Target[]): readonly Target[] {
   ]);
 }
 
-/** Proxy ports and the next one behind them, health checks, ports of Services on the node and NodePorts elsewhere. */
-function otherTargets({ state, localAddresses, proxyPorts }: IntentWorld): readonly Target[] {
+/** Ports of Services on the node, and NodePorts elsewhere. */
+function targetsMisplaced({ state, localAddresses }: IntentWorld): readonly Target[] {
   const specs = state.services.flatMap(({ spec }) => (spec === undefined ? [] : [spec]));
-  const ports = specs.flatMap(({ ports: own = [] }) =>
-    own.flatMap(({ port, nodePort = 0 }) => [port, nodePort]),
-  );
-  const proxyPortsAndNext = Array.from({ length: proxyPorts.size + 1 }, (_, index) => FIRST_PROXY_PORT + index);
-  const elsewhere = specs.map(({ clusterIP = '' }) => clusterIP).filter((address) => isIP(address) !== 0);
+  const clusterIPs = specs.map(({ clusterIP = '' }) => clusterIP).filter((address) => isIP(address) !== 0);
+  const ports = specs.flatMap(({ ports: own = [] }) => own);
   return [
-    ...at([...localAddresses, ...elsewhere], [...proxyPortsAndNext, ...ports]),
     ...at(
       localAddresses,
-      specs.map(({ healthCheckNodePort = 0 }) => healthCheckNodePort),
+      ports.map(({ port }) => port),
+    ),
+    ...at(
+      clusterIPs,
+      ports.map(({ nodePort = 0 }) => nodePort),
     ),
   ];
+}
+
+/** Every one, and the next one behind them; where listeners are as often as anywhere else on the node. */
+function proxyPortTargets({ localAddresses, listenAddress, proxyPorts }: IntentWorld): readonly Target[] {
+  const ports = Array.from({ length: proxyPorts.size + 1 }, (_, index) => FIRST_PROXY_PORT + index);
+  const listening = Object.values(listenAddress).filter((address) => address !== undefined);
+  const times = Math.floor(localAddresses.length / 2);
+  return [...Array.from({ length: times }, () => at(listening, ports)).flat(), ...at(localAddresses, ports)];
+}
+
+function healthCheckTargets({ state, localAddresses }: IntentWorld): readonly Target[] {
+  const ports = state.services.map(({ spec }) => spec?.healthCheckNodePort ?? 0);
+  return at(
+    localAddresses,
+    ports.filter((port) => port !== 0),
+  );
 }
 
 function at(places: readonly string[], ports: readonly number[]): readonly Target[] {
@@ -144,7 +170,9 @@ function at(places: readonly string[], ports: readonly number[]): readonly Targe
 function edgeSenders({ state, settings, localAddresses }: IntentWorld): readonly Sender[] {
   const { localDetection: detection } = settings;
   const ranges = [
-    ...state.services.flatMap(({ spec }) => (spec?.loadBalancerSourceRanges ?? []).map((text) => text.trim())),
+    ...state.services.flatMap(({ spec }) =>
+      (spec?.loadBalancerSourceRanges ?? []).map((text) => text.trim()),
+    ),
     ...(state.node?.spec?.podCIDRs ?? []),
     ...(detection.kind === 'cidrs' ? detection.cidrs.map(({ text }) => text) : []),
   ];

@@ -3,8 +3,8 @@
  * stranger.
  */
 import type { V1Endpoint, V1EndpointSlice, V1Service } from '@kubernetes/client-node';
-import { type ClusterState, IDENTITIES, MAX_SLICES } from './random-cluster.ts';
-import { randomSlice, ZONES } from './random-service-slices.ts';
+import { type ClusterState, IDENTITIES } from './random-cluster.ts';
+import { ZONES } from './random-service-slices.ts';
 import { INVALID, NODE_IPS, NODE_PORTS } from './random-service.ts';
 import type { Random } from './random.ts';
 import { OWN_NODE } from './rule-fixture.ts';
@@ -49,6 +49,11 @@ function allHinted(hintsOf: (random: Random) => NonNullable<V1Endpoint['hints']>
 const hintedNodes = allHinted((random) => ({ forNodes: [{ name: random.pick([OWN_NODE, 'node2']) }] }));
 const hintedZones = allHinted((random) => ({ forZones: [{ name: random.pick(ZONES) }] }));
 
+/** All of a Service's endpoints on another node: policy Local has nobody. */
+const allElsewhere: Rarity = (_random, { slices }) => {
+  for (const endpoint of endpointsOf(slices)) endpoint.nodeName = 'node2';
+};
+
 /** Endpoints that would be NodePorts of the node, if there is a Service that has them. */
 const endpointsAtNodePorts: Rarity = (random, { slices }) => {
   for (const { addressType, endpoints, ports } of slices) {
@@ -77,17 +82,21 @@ const RARITIES = [
   sparseConditions,
   hintedNodes,
   hintedZones,
+  allElsewhere,
+  allElsewhere,
   endpointsAtNodePorts,
   unreadableRange,
   portsAtEdges,
 ] as const;
 
-/** The same with as many slices again, in two of three cases: most portals lead somewhere then; and with up to two rarities. */
+/** The same with half the slices only, in one of three cases: some portals shall lead nowhere; and with up to three rarities. */
 export function withRarities(random: Random, state: ClusterState): ClusterState {
   const services = state.services.map((service) => structuredClone(service));
-  const endpointSlices = state.endpointSlices.map((slice) => structuredClone(slice));
-  if (random.below(3) > 0) endpointSlices.push(...moreSlices(random));
-  for (let times = random.below(3); times > 0; times -= 1) {
+  const isSparse = random.below(3) === 0;
+  const endpointSlices = state.endpointSlices
+    .filter(() => !isSparse || random.below(2) === 0)
+    .map((slice) => structuredClone(slice));
+  for (let times = random.below(4); times > 0; times -= 1) {
     const { namespace, name } = random.pick(IDENTITIES);
     const isOwn = ({ metadata }: V1Service): boolean =>
       metadata?.namespace === namespace && metadata.name === name;
@@ -96,12 +105,4 @@ export function withRarities(random: Random, state: ClusterState): ClusterState 
     random.pick(RARITIES)(random, { service: services.find(isOwn), slices: endpointSlices.filter(isOfIt) });
   }
   return { ...state, services, endpointSlices };
-}
-
-function moreSlices(random: Random): readonly V1EndpointSlice[] {
-  return IDENTITIES.flatMap(({ namespace, name }) =>
-    Array.from({ length: MAX_SLICES }, (_, index) =>
-      randomSlice(random, { namespace, service: name, number: MAX_SLICES + index }),
-    ),
-  );
 }

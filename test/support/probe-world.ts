@@ -6,6 +6,7 @@
 import type { DesiredState } from '../../src/desired/desired-state.ts';
 import type { NodeSettings } from '../../src/desired/node-view.ts';
 import { CAPTURE_ADDRESSES } from '../../src/host/capture-address.ts';
+import type { RuleSet } from '../../src/iptables/rule.ts';
 import { IP_FAMILIES, type IpFamily } from '../../src/model/address.ts';
 import { nodeInfoFromNode } from '../../src/model/node.ts';
 import { placeText } from './intent-objects.ts';
@@ -41,6 +42,7 @@ export interface ProbeWorld extends IntentWorld {
   readonly desired: DesiredState;
   /** By listener key. */
   readonly portByListener: ReadonlyMap<string, number>;
+  readonly ruleSets: Readonly<Record<IpFamily, RuleSet>>;
   /** What a first start would load. */
   readonly rules: Readonly<Record<IpFamily, string>>;
 }
@@ -86,8 +88,9 @@ export function worldOf(
   });
   const { proxyPorts, guardedPorts } = proxyPortsOf(desired);
   const isLinkLocal = chosen.capture === 'link-local';
-  const rulesOf = (family: IpFamily): string =>
-    firstLoadOf(ruleSetOf(desired, family, isLinkLocal ? dnatTo(family) : { kind: 'redirect' }));
+  const ruleSetIn = (family: IpFamily): RuleSet =>
+    ruleSetOf(desired, family, isLinkLocal ? dnatTo(family) : { kind: 'redirect' });
+  const ruleSets = { IPv4: ruleSetIn('IPv4'), IPv6: ruleSetIn('IPv6') };
   return {
     ...chosen,
     state,
@@ -100,13 +103,18 @@ export function worldOf(
       ),
     ),
     listenAddress: isLinkLocal ? CAPTURE_ADDRESSES : { IPv4: undefined, IPv6: undefined },
-    rules: { IPv4: rulesOf('IPv4'), IPv6: rulesOf('IPv6') },
+    ruleSets,
+    rules: { IPv4: firstLoadOf(ruleSets.IPv4), IPv6: firstLoadOf(ruleSets.IPv6) },
   };
 }
 
 /** For messages: everything that the world is made of, and how to have it again alone. */
 export function describeWorld({ seed, capture, settings, addedAddresses, state, rules }: ProbeWorld): string {
-  const objects = [...state.services, ...state.endpointSlices, ...(state.node === undefined ? [] : [state.node])];
+  const objects = [
+    ...state.services,
+    ...state.endpointSlices,
+    ...(state.node === undefined ? [] : [state.node]),
+  ];
   return [
     `seed ${seed}; KUP_TEST_SEED=${seed} repeats this one alone`,
     `--capture ${capture}, further addresses of the node: ${addedAddresses.join(', ') || 'none'}`,

@@ -23,7 +23,7 @@ export const IDENTITIES: readonly ServiceIdentity[] = [
 ];
 
 /** Slices of a Service at most. */
-export const MAX_SLICES = 3;
+export const MAX_SLICES = 4;
 
 const ZONE_LABEL = 'topology.kubernetes.io/zone';
 /** What the Node may say of its addresses. The last has none that this node has. */
@@ -64,9 +64,9 @@ export function randomClusterState(random: Random): ClusterState {
   return {
     services: present.map((identity) => randomService(random, identity)),
     endpointSlices: IDENTITIES.flatMap(({ namespace, name }) =>
-      Array.from({ length: random.below(MAX_SLICES + 1) }, (_, number) =>
-        randomSlice(random, { namespace, service: name, number }),
-      ),
+      Array.from({ length: MAX_SLICES }, (_, number) => number)
+        .filter((number) => !oneIn(random, number < 2 ? 6 : 2))
+        .map((number) => randomSlice(random, { namespace, service: name, number })),
     ),
     node: oneIn(random, 10) ? undefined : randomNode(random),
   };

@@ -44,12 +44,12 @@ export function serviceNameOf({ metadata }: V1EndpointSlice): string {
   return metadata?.labels?.[SERVICE_NAME_LABEL] ?? '';
 }
 
+const READY = { ready: true, serving: true, terminating: false };
 const CONDITIONS = [
   undefined,
   {},
   { ready: true },
-  { ready: true, serving: true, terminating: false },
-  { ready: true, serving: true, terminating: false },
+  ...Array.from({ length: 7 }, () => READY),
   { ready: false, serving: true, terminating: true },
   { ready: false, serving: true, terminating: true },
   { ready: false, serving: false, terminating: true },
@@ -94,6 +94,11 @@ function randomEndpoint(random: Random, slice: SpecifiedSlice): V1Endpoint {
   return endpoint;
 }
 
+function randomEndpoints(random: Random, slice: SpecifiedSlice): V1Endpoint[] {
+  const length = random.pick([0, 1, 1, 2, 3, 3, 5]);
+  return Array.from({ length }, () => randomEndpoint(random, slice));
+}
+
 function changeEndpoint(random: Random, slice: SpecifiedSlice, tweak: (endpoint: V1Endpoint) => void): void {
   if (slice.endpoints.length > 0) tweak(random.pick(slice.endpoints));
 }
@@ -101,7 +106,7 @@ function changeEndpoint(random: Random, slice: SpecifiedSlice, tweak: (endpoint:
 /** One number for all, or one for each protocol; now and then a name is missing, or a port has no number. */
 function setPorts(random: Random, slice: SpecifiedSlice): void {
   const numbers = { TCP: random.pick(TARGET_PORTS), UDP: random.pick(TARGET_PORTS) };
-  const names = oneIn(random, 5) ? someOf(random, PORT_NAMES) : PORT_NAMES;
+  const names = oneIn(random, 8) ? someOf(random, PORT_NAMES) : PORT_NAMES;
   slice.ports = names.flatMap((name) =>
     (['TCP', 'UDP'] as const).map((protocol): DiscoveryV1EndpointPort => {
       const port: DiscoveryV1EndpointPort = { protocol };
@@ -129,9 +134,7 @@ export const SLICE_FIELDS: readonly SliceField[] = [
   {
     name: 'all endpoints',
     set: (random, slice) => {
-      slice.endpoints = Array.from({ length: random.pick([0, 1, 2, 4]) }, () =>
-        randomEndpoint(random, slice),
-      );
+      slice.endpoints = randomEndpoints(random, slice);
     },
   },
   {
@@ -167,11 +170,11 @@ export const SLICE_FIELDS: readonly SliceField[] = [
 export interface SliceIdentity {
   readonly namespace: string;
   readonly service: string;
-  /** Tells the slices of a Service apart. */
+  /** Tells the slices of a Service apart: even ones are of IPv4, odd ones of IPv6. */
   readonly number: number;
 }
 
-/** With every field set at random, and three endpoints or fewer. */
+/** With every field set at random. */
 export function randomSlice(random: Random, { namespace, service, number }: SliceIdentity): V1EndpointSlice {
   const slice: SpecifiedSlice = {
     apiVersion: 'discovery.k8s.io/v1',
@@ -181,11 +184,11 @@ export function randomSlice(random: Random, { namespace, service, number }: Slic
       name: `${service}-${number}`,
       labels: { [SERVICE_NAME_LABEL]: service, own: service },
     },
-    addressType: random.pick(['IPv4', 'IPv6']),
+    addressType: number % 2 === 0 ? 'IPv4' : 'IPv6',
     endpoints: [],
     ports: [],
   };
   setPorts(random, slice);
-  slice.endpoints = Array.from({ length: random.below(4) }, () => randomEndpoint(random, slice));
+  slice.endpoints = randomEndpoints(random, slice);
   return slice;
 }

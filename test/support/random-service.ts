@@ -38,7 +38,7 @@ export const NODE_PORTS = [30_080, 30_081, 31_000] as const;
 export const HEALTH_CHECK_PORTS = [32_000, 32_001] as const;
 /** '' is the port of a Service that has one only, but files may say it beside others. */
 export const PORT_NAMES = ['', 'http', 'dns', 'alt'] as const;
-const PROTOCOLS = ['TCP', 'TCP', 'UDP', 'UDP', 'SCTP'] as const;
+const PROTOCOLS = ['TCP', 'TCP', 'TCP', 'UDP', 'UDP', 'UDP', 'SCTP'] as const;
 
 const SOURCE_RANGES = [
   '10.244.1.0/24',

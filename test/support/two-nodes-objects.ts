@@ -185,7 +185,10 @@ export interface Spot {
 }
 
 export function atClusterIP(number: number, port = SERVICE_PORT): Spot {
-  return { text: `clusterIP ${number}`, at: (family) => ({ host: clusterIP(number, family), port }) };
+  return {
+    text: `port ${port} of clusterIP ${number}`,
+    at: (family) => ({ host: clusterIP(number, family), port }),
+  };
 }
 
 export function atNodePort(number: number, node: Host): Spot {

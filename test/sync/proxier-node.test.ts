@@ -290,7 +290,7 @@ describe('under policy Local', () => {
     await fixture.apply(withEndpoints(bothLocal, [here('10.0.0.3'), elsewhere('10.0.0.2')]));
     expect(entriesOf(fixture, /^install/)).toEqual([]);
     await fixture.apply(withEndpoints(bothLocal, [elsewhere('10.0.0.2')]));
-    expect(entriesOf(fixture, /^(?:install|open|drain)/)).toEqual(['install IPv4 nat+filter']);
+    expect(entriesOf(fixture, /^(?:install|open|drain)/)).toEqual(['install IPv4 filter+nat']);
 
     expect(rulesOf(fixture).redirects).toEqual(['default/web from this node → 1001']);
   });

@@ -66,16 +66,19 @@ function startRun(seed: number): Run {
 interface Disturbance {
   readonly what: string;
   readonly happen: (run: Run) => Promise<void>;
+  /** After the next edit and a sync; undefined where nothing needs to be mended. */
+  readonly end?: (run: Run) => void;
 }
 
 /** What is no edit of an object: faults, and changes of the node itself. */
 const DISTURBANCES: readonly (Disturbance | undefined)[] = [
   ...Array.from({ length: 8 }, () => undefined),
   {
-    what: 'a restore fails',
+    what: 'restores fail',
     happen: async ({ random, live }) => {
       live.restores = random.pick(['fail', 'half']);
-      await live.sync();
+    },
+    end: ({ live }) => {
       live.restores = 'work';
     },
   },
@@ -84,9 +87,8 @@ const DISTURBANCES: readonly (Disturbance | undefined)[] = [
     happen: async ({ live }) => {
       for (let port = PORT_RANGE.first; port <= PORT_RANGE.last; port += 1)
         live.engine.faults.set(port, 'EMFILE');
-      await live.sync();
-      live.engine.faults.clear();
     },
+    end: ({ live }) => live.engine.faults.clear(),
   },
   {
     what: 'somebody flushes a chain',
@@ -114,13 +116,6 @@ const DISTURBANCES: readonly (Disturbance | undefined)[] = [
   { what: 'a periodic look', happen: async ({ live }) => void (await live.sync({ isPeriodic: true })) },
 ];
 
-async function disturb(run: Run): Promise<void> {
-  const disturbance = run.random.pick(DISTURBANCES);
-  if (disturbance === undefined) return;
-  run.done.push(disturbance.what);
-  await disturbance.happen(run);
-}
-
 async function elapse(live: MemoryProxy, ms: number): Promise<void> {
   live.clock.advance(ms);
   await vi.advanceTimersByTimeAsync(ms);
@@ -129,7 +124,9 @@ async function elapse(live: MemoryProxy, ms: number): Promise<void> {
 /** One edit, which may come while a sync is under way, and may have to share its sync with the next. */
 async function step(run: Run): Promise<void> {
   const { random, live } = run;
-  await disturb(run);
+  const disturbance = random.pick(DISTURBANCES);
+  if (disturbance !== undefined) run.done.push(disturbance.what);
+  await disturbance?.happen(run);
   const edit = randomEdit(random, run.state);
   run.state = edit.state;
   run.done.push(edit.what);
@@ -137,6 +134,10 @@ async function step(run: Run): Promise<void> {
   for (let turns = random.below(30); turns > 0; turns -= 1) await Promise.resolve();
   live.update(run.state);
   await syncing;
+  if (disturbance?.end !== undefined) {
+    await live.sync();
+    disturbance.end(run);
+  }
   await elapse(live, random.pick([0, 0, 10, 400, GRACE_PERIOD_MS]));
 }
 

@@ -2,7 +2,7 @@
  * Upstream's tests of KEP-6032: a NodePort on 127.0.0.1 and on ::1, for the node itself, without route_localnet; and
  * what takes it away.
  */
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { canMakeNamespaces, type Lab } from '../../support/netns-lab.ts';
 import { atLocalhost, atNodePort, FAMILIES, twoNodeService } from '../../support/two-nodes-objects.ts';
 import { TwoNodes } from '../../support/two-nodes.ts';
@@ -22,11 +22,6 @@ describe.skipIf(canMakeNamespaces() !== undefined)('[sig-network] LocalhostNodeP
   afterAll(async () => {
     await nodes?.[Symbol.asyncDispose]();
   });
-
-  const restart = async (...args: readonly string[]): Promise<void> => {
-    await nodes.restart('node1', args);
-    onTestFinished(async () => nodes.restart('node1', []));
-  };
 
   test('should proxy localhost NodePort traffic to backends across nodes', async () => {
     await nodes.apply(
@@ -137,9 +132,9 @@ describe.skipIf(canMakeNamespaces() !== undefined)('[sig-network] LocalhostNodeP
         endpoints: [lab.pod(1)],
       }),
     );
-    await nodes.expect([[lab.node, atLocalhost(number), 'pod1']]);
-    await restart(value);
+    await nodes.restart('node1', [value]);
     await nodes.expect([
+      [lab.node2, atLocalhost(number), 'pod1'],
       [lab.node, atLocalhost(number), 'refused'],
       [lab.node, atNodePort(number, lab.node), 'pod1'],
       [lab.ext, atNodePort(number, lab.node), 'pod1'],
@@ -150,7 +145,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('[sig-network] LocalhostNodeP
     await nodes.apply(
       ...twoNodeService({ name: 'only', number: 17, type: 'NodePort', endpoints: [lab.pod(1)] }),
     );
-    await restart('--nodeport-addresses=127.0.0.0/8,::1/128');
+    await nodes.restart('node1', ['--nodeport-addresses=127.0.0.0/8,::1/128']);
     await nodes.expect([
       [lab.node, atLocalhost(17), 'pod1'],
       [lab.ext, atNodePort(17, lab.node), 'refused'],

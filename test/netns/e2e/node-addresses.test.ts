@@ -54,11 +54,6 @@ describe.skipIf(canMakeNamespaces() !== undefined)('NodePorts', () => {
       endpoints: [lab.pod(1)],
     });
 
-  const restart = async (...args: readonly string[]): Promise<void> => {
-    await nodes.restart('node1', args);
-    onTestFinished(async () => nodes.restart('node1', []));
-  };
-
   /** On the first node, in whole prefixes. */
   const change = async (verb: 'add' | 'remove', addresses: Addresses): Promise<void> => {
     for (const family of FAMILIES) {
@@ -103,14 +98,14 @@ describe.skipIf(canMakeNamespaces() !== undefined)('NodePorts', () => {
       ]);
       await healthBecomes(10, addresses, '200');
       await change('remove', addresses);
-      await nodes.expect([[lab.ext, at(10, FAR), 'silence']]);
+      await nodes.expect([[lab.ext, at(10, addresses), 'silence']]);
     }
     await nodes.expect([[lab.ext, atNodePort(10, lab.node), 'pod1']]);
   });
 
   test('are served in the ranges of --nodeport-addresses only, health check ports too', async () => {
     await nodes.apply(...service(11));
-    await restart(RANGES);
+    await nodes.restart('node1', [RANGES]);
     await addForThisTest(FAR);
     await nodes.expect([
       [lab.ext, atNodePort(11, lab.node), 'pod1'],
@@ -130,7 +125,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('NodePorts', () => {
 
   test('are limited in the families that --nodeport-addresses has ranges of', async () => {
     await nodes.apply(...service(12));
-    await restart('--nodeport-addresses=10.99.0.0/16');
+    await nodes.restart('node1', ['--nodeport-addresses=10.99.0.0/16']);
     await addForThisTest(FAR);
     await nodes.eventually([
       [lab.ext, at(12, FAR), 'pod1'],
@@ -143,7 +138,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('NodePorts', () => {
     const withInternalIPs = (internalIPs: Addresses): object => nodeObject(lab.node, { internalIPs });
     await addForThisTest(FAR);
     await nodes.apply(withInternalIPs(nodeAddresses()), ...service(13));
-    await restart('--nodeport-addresses=primary');
+    await nodes.restart('node1', ['--nodeport-addresses=primary']);
     const served = (one: Addresses, not: Addresses): readonly Row[] => [
       [lab.ext, at(13, one), 'pod1'],
       [lab.ext, at(13, not), 'refused'],
@@ -159,7 +154,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('NodePorts', () => {
 
   test('are nowhere with --nodeport-addresses primary while no Node is known, which is said', async () => {
     await nodes.apply(...service(14));
-    await restart('--nodeport-addresses=primary');
+    await nodes.restart('node1', ['--nodeport-addresses=primary']);
     await nodes.expect([
       [lab.ext, atNodePort(14, lab.node), 'refused'],
       [nodes.client, atClusterIP(14), 'pod1'],

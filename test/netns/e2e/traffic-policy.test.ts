@@ -221,11 +221,14 @@ describe.skipIf(canMakeNamespaces() !== undefined)('[sig-network] Services', () 
   );
 
   test('policies Local that have endpoints, but none here, are counted for each node', async () => {
-    const expected = async (node: 'node1' | 'node2', internal: number, external_: number): Promise<void> => {
+    const expectCounts = async (
+      node: 'node1' | 'node2',
+      counts: readonly [internal: number, external: number],
+    ): Promise<void> => {
       for (const family of FAMILIES) {
         const count = async (policy: string): Promise<number> =>
           nodes.proxy(node).metric(METRIC, { ip_family: family, traffic_policy: policy });
-        expect([await count('internal'), await count('external')]).toEqual([internal, external_]);
+        expect([await count('internal'), await count('external')]).toEqual(counts);
       }
     };
     const options = { type: 'NodePort', internal: 'Local', external: 'Local' } as const;
@@ -238,9 +241,9 @@ describe.skipIf(canMakeNamespaces() !== undefined)('[sig-network] Services', () 
       type: 'ClusterIP',
       endpoints: [lab.pod(1)],
     });
-    await expected('node1', 0, 0);
-    await expected('node2', 2, 1);
+    await expectCounts('node1', [0, 0]);
+    await expectCounts('node2', [2, 1]);
     await apply({ ...here, endpoints: [lab.pod(1), lab.podOn2(1)] }, nowhere);
-    await expected('node2', 0, 0);
+    await expectCounts('node2', [0, 0]);
   });
 });
