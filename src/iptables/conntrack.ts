@@ -18,6 +18,11 @@ export interface MovedPortal {
   /** Undefined: a NodePort, on whatever address. */
   readonly address: IpAddress | undefined;
   readonly port: number;
+  /**
+   * Where its flows may still lead and should not: the portal's own port for flows that were never diverted, and former
+   * proxy ports. Undefined: whoever has a flow there must begin anew.
+   */
+  readonly stalePorts: readonly number[] | undefined;
 }
 
 export interface ConntrackDeps {
@@ -51,7 +56,15 @@ export class Conntrack {
     await this.#work;
   }
 
-  async #delete({ family, address, port }: MovedPortal): Promise<void> {
+  async #delete(portal: MovedPortal): Promise<void> {
+    if (portal.stalePorts === undefined) await this.#deleteFlows(portal, []);
+    // Replies come from the port that a flow leads to.
+    for (const stalePort of portal.stalePorts ?? []) {
+      await this.#deleteFlows(portal, ['--reply-port-src', String(stalePort)]);
+    }
+  }
+
+  async #deleteFlows({ family, address, port }: MovedPortal, which: readonly string[]): Promise<void> {
     if (this.#isOver) return;
     const to = address === undefined ? [] : ['--orig-dst', address];
     const of = [
@@ -62,6 +75,7 @@ export class Conntrack {
       ...to,
       '--orig-port-dst',
       String(port),
+      ...which,
     ];
     try {
       const { exitCode, stderr } = await this.#deps.exec('conntrack', ['-D', ...of], {

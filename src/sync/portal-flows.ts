@@ -8,9 +8,12 @@ import type { MovedPortal } from '../iptables/conntrack.ts';
 import { familyOf, parseIpAddress } from '../model/address.ts';
 import type { Cidr } from '../model/cidr.ts';
 
-interface Flows extends MovedPortal {
-  /** Proxy ports, and who may come. */
-  readonly leadsTo: string;
+interface Flows extends Omit<MovedPortal, 'stalePorts'> {
+  readonly proxyPorts: readonly number[];
+  /** What else decides where a packet goes: who may come, who is inside, and where it is served. */
+  readonly circumstances: string;
+  /** The rules may have been away since: flows went past us. */
+  readonly isDoubtful: boolean;
 }
 
 /** What decides about a packet beside the portal itself. */
@@ -24,11 +27,9 @@ export interface Surroundings {
 
 const NO_SURROUNDINGS: Surroundings = { podSources: [], nodePortRanges: [], localAddresses: [] };
 
-/** A text that no portal leads to. */
-const UNKNOWN = '?';
-
 export class PortalFlows {
-  #before: ReadonlyMap<string, Flows> = new Map();
+  /** Undefined: nobody has asked yet, and what an earlier instance did is not known. */
+  #before: ReadonlyMap<string, Flows> | undefined;
   #addressesBefore: ReadonlySet<string> = new Set();
 
   /**
@@ -46,20 +47,32 @@ export class PortalFlows {
     for (const portal of portals) {
       const { family, address, port } = portal;
       const ports = listenersOf(portal.target).map((listener) => proxyPorts.get(listener));
-      if (portal.protocol !== 'UDP' || ports.every((one) => one === undefined)) continue;
-      // The kind too: who is outside and may not come is in no port.
-      const leadsTo = [portal.target.kind, ...ports, ...circumstancesOf(portal, surroundings)].join();
+      const known = ports.filter((one) => one !== undefined);
+      if (portal.protocol !== 'UDP' || known.length === 0) continue;
+      const circumstances = circumstancesOf(portal, surroundings).join();
       // An external address may be local, and its port that of a NodePort: both portals are there.
       const place = portal.kind === 'nodePort' ? `node ${address ?? 'everywhere'}` : portal.address;
-      now.set(`${place}|${port}`, { family, address, port, leadsTo });
+      now.set(`${place}|${port}`, {
+        family,
+        address,
+        port,
+        proxyPorts: known,
+        circumstances,
+        isDoubtful: false,
+      });
     }
     this.#before = now;
-    const gone = [...before].filter(([key]) => !now.has(key));
-    const isSame = ([key, { leadsTo }]: [string, Flows]): boolean => before.get(key)?.leadsTo === leadsTo;
+    const gone = [...(before ?? [])].filter(([key]) => !now.has(key));
+    const isSame = ([key, flows]: [string, Flows]): boolean => hasSameFlows(flows, before?.get(key));
     const changed = [...now].filter((entry) => !isSame(entry));
-    const moved = [...gone, ...changed].map(([, { family, address, port }]) => ({ family, address, port }));
     const kept = [...now].filter(isSame).map(([, flows]) => flows);
-    return [...moved, ...this.#movedByAddress(kept, surroundings)];
+    return [
+      ...gone.map(([, flows]) => movedPortal(flows, undefined)),
+      ...changed.map(([key, flows]) =>
+        movedPortal(flows, before === undefined ? undefined : stalePortsOf(flows, before.get(key))),
+      ),
+      ...this.#movedByAddress(kept, surroundings),
+    ];
   }
 
   #movedByAddress(kept: readonly Flows[], { localAddresses }: Surroundings): readonly MovedPortal[] {
@@ -73,23 +86,54 @@ export class PortalFlows {
       .flatMap(({ family, port }) =>
         changed
           .filter((address) => familyOf(address) === family)
-          .map((address) => ({ family, address, port })),
+          .map((address) => ({ family, address, port, stalePorts: undefined })),
       );
   }
 
-  /** Nothing is known of the flows: each portal, one that goes now too, counts as moved when it is asked about next. */
+  /** Somebody else had changed the rules: each portal, one that goes now too, counts as moved when asked about next. */
   reset(): void {
-    this.#before = new Map(
-      [...this.#before].map(([key, flows]) => [key, { ...flows, leadsTo: UNKNOWN }] as const),
+    const doubted = [...(this.#before ?? [])].map(
+      ([key, flows]) => [key, { ...flows, isDoubtful: true }] as const,
     );
+    this.#before = this.#before && new Map(doubted);
   }
 }
 
-/** Beside the ports: who may come, who is inside, and where it is served. */
+function hasSameFlows(now: Flows, before: Flows | undefined): boolean {
+  return (
+    before !== undefined &&
+    !before.isDoubtful &&
+    before.circumstances === now.circumstances &&
+    before.proxyPorts.join() === now.proxyPorts.join()
+  );
+}
+
+/**
+ * Where nothing but the ports is different, those who came by the new rules already are spared: to forget a flow under
+ * way may lose its replies. Undefined: who may stay is not a matter of ports.
+ */
+function stalePortsOf(
+  { port, proxyPorts, circumstances }: Flows,
+  before: Flows | undefined,
+): readonly number[] | undefined {
+  if (before === undefined) return [port];
+  if (before.circumstances !== circumstances) return undefined;
+  return [port, ...new Set(before.proxyPorts)].filter((stale) => !proxyPorts.includes(stale));
+}
+
+function movedPortal(
+  { family, address, port }: Flows,
+  stalePorts: readonly number[] | undefined,
+): MovedPortal {
+  return { family, address, port, stalePorts };
+}
+
+/** The target's kind too: who is outside and may not come is in no port. */
 function circumstancesOf(portal: Portal, { podSources, nodePortRanges }: Surroundings): readonly string[] {
   const allowed = portal.kind === 'loadBalancerIP' ? portal.allowedSources : undefined;
   const pods = podSources.map((source) => (source.kind === 'cidr' ? source.cidr.text : source.name));
   return [
+    portal.target.kind,
     // Everybody may come, or nobody: not the same.
     ...(allowed === undefined ? ['all'] : allowed.map(({ text }) => text)),
     ...(portal.target.kind === 'split' ? pods : []),

@@ -6,9 +6,10 @@ import type { IpAddress } from '../../src/model/address.ts';
 import { ScriptedExec } from '../support/fake-exec.ts';
 import { RecordingLogger } from '../support/recording-logger.ts';
 
-const DNS: MovedPortal = { family: 'IPv4', address: '10.96.0.10' as IpAddress, port: 53 };
-const DNS6: MovedPortal = { family: 'IPv6', address: 'fd00:96::a' as IpAddress, port: 53 };
-const NODE_PORT: MovedPortal = { family: 'IPv4', address: undefined, port: 30_053 };
+const ALL = { stalePorts: undefined };
+const DNS: MovedPortal = { family: 'IPv4', address: '10.96.0.10' as IpAddress, port: 53, ...ALL };
+const DNS6: MovedPortal = { family: 'IPv6', address: 'fd00:96::a' as IpAddress, port: 53, ...ALL };
+const NODE_PORT: MovedPortal = { family: 'IPv4', address: undefined, port: 30_053, ...ALL };
 const DELETE_DNS = 'conntrack -D -f ipv4 -p udp --orig-dst 10.96.0.10 --orig-port-dst 53';
 const NONE = {
   exitCode: 1,
@@ -29,6 +30,19 @@ test('the flows to each portal are deleted in turn, a NodePort on whatever addre
 
   conntrack.forget([DNS, DNS6]);
   conntrack.forget([NODE_PORT]);
+  await conntrack.settled();
+
+  expect(script.remaining).toBe(0);
+  expect(logger.lines).toEqual([]);
+});
+
+test('only the flows that lead to stale ports are deleted where these are known', async () => {
+  const script = new ScriptedExec()
+    .expect(`${DELETE_DNS} --reply-port-src 53`, NONE)
+    .expect(`${DELETE_DNS} --reply-port-src 20001`);
+  const { conntrack, logger } = make(script);
+
+  conntrack.forget([{ ...DNS, stalePorts: [53, 20_001] }]);
   await conntrack.settled();
 
   expect(script.remaining).toBe(0);

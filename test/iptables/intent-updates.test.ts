@@ -17,7 +17,7 @@ import { seeds } from '../support/random.ts';
 const WORLDS = process.env['KUP_TEST_LONG'] === '1' ? 10_000 : 1000;
 const WORLDS_PER_TEST = 100;
 /** A test takes about a second. */
-const TIMEOUT_MS = 30_000;
+const TIMEOUT_MS = 60_000;
 
 function saved(tables: NetfilterTables): string {
   return ['nat', 'filter'].map((table) => tables.save(table)).join('');

@@ -15,7 +15,7 @@ import { seeds } from '../support/random.ts';
 const WORLDS = process.env['KUP_TEST_LONG'] === '1' ? 20_000 : 2000;
 const WORLDS_PER_TEST = 100;
 /** A test takes about a second. */
-const TIMEOUT_MS = 30_000;
+const TIMEOUT_MS = 60_000;
 
 /** One text for each packet of which the rules make something else than they ought to. */
 function faultsIn(world: ProbeWorld): readonly string[] {

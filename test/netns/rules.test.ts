@@ -127,8 +127,14 @@ describe.skipIf(canMakeNamespaces() !== undefined)('rules', () => {
     const comparable = async (family: 'IPv4' | 'IPv6'): Promise<readonly string[]> =>
       (await proxy.rules(family)).toSorted();
     const before = { IPv4: await comparable('IPv4'), IPv6: await comparable('IPv6') };
-    for (const iptables of ['iptables', 'ip6tables'])
-      for (const args of spoil) await lab.node.run([iptables, '-w', '5', ...args]);
+    for (const iptables of ['iptables', 'ip6tables']) {
+      // Refused when the rules are already on their way back between two commands: then once more from the first.
+      const isSpoilt = async (): Promise<boolean> => {
+        for (const args of spoil) await lab.node.run([iptables, '-w', '5', ...args]);
+        return true;
+      };
+      await waitFor(isSpoilt, { timeoutMs: 5 * SYNC_PERIOD_MS, what: `${iptables} to spoil them` });
+    }
     for (const family of ['IPv4', 'IPv6'] as const) {
       await waitFor(async () => (await comparable(family)).join('\n') === before[family].join('\n'), {
         timeoutMs: 5 * SYNC_PERIOD_MS,

@@ -1,8 +1,10 @@
-/** Addresses just inside and just outside a range, and next to an address. */
+/** Addresses just inside and just outside a range, and next to an address; and which of them one host may have in a lab. */
 import { SocketAddress } from 'node:net';
-import { familyOf, type Family } from './intent-objects.ts';
+import { type Family, familyOf, isInRange } from './intent-objects.ts';
 import { addressNumber } from './netfilter-match.ts';
 
+/** Networks of a lab. */
+const LINKS = ['10.244.1.0/24', '192.168.77.0/24'] as const;
 const BITS = { IPv4: 32, IPv6: 128 } as const;
 
 /** The address before and the one behind, without those that do not exist. */
@@ -11,10 +13,7 @@ export function neighboursOf(address: string): readonly string[] {
   return existing([number - 1n, number + 1n], familyOf(address));
 }
 
-/**
- * Two addresses at either end of a range, and one beyond it on either side; two, because the first of a network is often
- * nobody's.
- */
+/** The addresses at either end of a range, several, because the first is often no host's, and one beyond on either side. */
 export function edgesOf(range: string): readonly string[] {
   const [address = '', length = ''] = range.split('/');
   const family = familyOf(address);
@@ -38,4 +37,20 @@ function textOf(number: bigint, family: Family): string {
   const digits = number.toString(16).padStart(32, '0');
   const address = (digits.match(/.{4}/g) ?? []).join(':');
   return new SocketAddress({ address, family: 'ipv6' }).address;
+}
+
+/** Not of a whole network (its first and its last address), and none that no packet may have. */
+export function isSingleHost(address: string): boolean {
+  const number = addressNumber(address);
+  if (familyOf(address) === 'IPv6') return number > 1n && number >> 120n !== 0xffn && !isFirst(address, 64n);
+  const firstOctet = number >> 24n;
+  if (firstOctet === 0n || firstOctet >= 224n) return false;
+  const isOnLink = LINKS.some((range) => isInRange(address, range));
+  return !isOnLink || !((number & 0xffn) === 0n || (number & 0xffn) === 0xffn);
+}
+
+/** In IPv6 that is every router's. */
+function isFirst(address: string, hostBits: bigint): boolean {
+  const number = addressNumber(address);
+  return (number >> hostBits) << hostBits === number;
 }

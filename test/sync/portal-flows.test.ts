@@ -257,12 +257,43 @@ describe('flows are forgotten', () => {
     expect(flows.moved([], PORTS)).toMatchObject([{ address: '10.96.0.10', port: 53 }]);
   });
 
-  test('again once nothing is known of them', () => {
+  test('again once somebody else had changed the rules: those that went past us', () => {
     const flows = new PortalFlows();
     flows.moved([clusterIP(TO_CLUSTER)], PORTS);
     flows.reset();
     expect(flows.moved([clusterIP(TO_CLUSTER)], PORTS)).toEqual([
-      { family: 'IPv4', address: '10.96.0.10', port: 53 },
+      { family: 'IPv4', address: '10.96.0.10', port: 53, stalePorts: [53] },
     ]);
+  });
+});
+
+describe('of a portal that is diverted', () => {
+  const second = (portal: Portal, first: readonly Portal[], ports = PORTS): unknown => {
+    const flows = new PortalFlows();
+    flows.moved(first, PORTS);
+    return flows.moved([portal], ports).map(({ stalePorts }) => stalePorts);
+  };
+
+  test('all flows are forgotten at the first pass, when nobody knows what was before', () => {
+    expect(new PortalFlows().moved([clusterIP(TO_CLUSTER)], PORTS)).toMatchObject([
+      { stalePorts: undefined },
+    ]);
+  });
+
+  test('those that were never diverted are, when it is new', () => {
+    expect(second(clusterIP(TO_CLUSTER), [])).toEqual([[53]]);
+  });
+
+  test('those to its former port are too, when it has another', () => {
+    expect(second(clusterIP(TO_CLUSTER), [clusterIP(TO_CLUSTER)], ON_ANOTHER_PORT)).toEqual([
+      [53, PORTS.get(CLUSTER)],
+    ]);
+  });
+
+  test('all are, when it is for other senders', () => {
+    expect(second(loadBalancerIP('10.0.0.0/8'), [loadBalancerIP()])).toEqual([undefined]);
+    expect(
+      second(nodePort({ kind: 'split', inside: CLUSTER, outside: LOCAL }), [nodePort(TO_CLUSTER)]),
+    ).toEqual([undefined]);
   });
 });

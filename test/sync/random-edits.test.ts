@@ -66,8 +66,8 @@ function startRun(seed: number): Run {
 interface Disturbance {
   readonly what: string;
   readonly happen: (run: Run) => Promise<void>;
-  /** After the next edit and a sync; undefined where nothing needs to be mended. */
-  readonly end?: (run: Run) => void;
+  /** After the next edit; undefined where nothing is left to be done. */
+  readonly end?: (run: Run) => Promise<void>;
 }
 
 /** What is no edit of an object: faults, and changes of the node itself. */
@@ -78,7 +78,8 @@ const DISTURBANCES: readonly (Disturbance | undefined)[] = [
     happen: async ({ random, live }) => {
       live.restores = random.pick(['fail', 'half']);
     },
-    end: ({ live }) => {
+    end: async ({ live }) => {
+      await live.sync();
       live.restores = 'work';
     },
   },
@@ -88,7 +89,10 @@ const DISTURBANCES: readonly (Disturbance | undefined)[] = [
       for (let port = PORT_RANGE.first; port <= PORT_RANGE.last; port += 1)
         live.engine.faults.set(port, 'EMFILE');
     },
-    end: ({ live }) => live.engine.faults.clear(),
+    end: async ({ live }) => {
+      await live.sync();
+      live.engine.faults.clear();
+    },
   },
   {
     what: 'somebody flushes a chain',
@@ -96,8 +100,8 @@ const DISTURBANCES: readonly (Disturbance | undefined)[] = [
       const tables = live.kernel.tables[random.pick(IP_FAMILIES)];
       const own = tables.chains('nat').filter((chain) => chain.startsWith('USERSPACE-PROXY-'));
       if (own.length > 0) tables.load(`*nat\n:${random.pick(own)} - [0:0]\nCOMMIT\n`);
-      await live.sync({ isPeriodic: true });
     },
+    end: async ({ live }) => void (await live.sync({ isPeriodic: true })),
   },
   {
     what: 'another program takes ports',
@@ -107,6 +111,11 @@ const DISTURBANCES: readonly (Disturbance | undefined)[] = [
         const port = PORT_RANGE.first + random.below(PORT_RANGE.last - PORT_RANGE.first + 1);
         if (!live.engine.ports.includes(port)) live.engine.held.add(`:${port}`);
       }
+      // Also ports of ours, on addresses that may yet come.
+      const elsewhere = random.pick(ADDRESS_CHOICES).all.filter((one) => !live.addresses.all.includes(one));
+      for (const address of elsewhere)
+        if (live.engine.ports.length > 0)
+          live.engine.held.add(`${address}:${random.pick(live.engine.ports)}`);
     },
   },
   {
@@ -134,10 +143,7 @@ async function step(run: Run): Promise<void> {
   for (let turns = random.below(30); turns > 0; turns -= 1) await Promise.resolve();
   live.update(run.state);
   await syncing;
-  if (disturbance?.end !== undefined) {
-    await live.sync();
-    disturbance.end(run);
-  }
+  await disturbance?.end?.(run);
   await elapse(live, random.pick([0, 0, 10, 400, GRACE_PERIOD_MS]));
 }
 
@@ -152,8 +158,22 @@ function expectInvariants({ live, state, options }: Run): void {
   });
   expect(live.proxier.desired).toEqual(buildDesiredState(snapshotFromObjects(state), node));
   expect(new Set(live.listeners.proxyPorts().keys())).toEqual(new Set(live.proxier.desired.listeners.keys()));
+  if (options.capture === 'redirect') expectFollowedAddresses(live);
   expect(live.health.checks).toEqual(live.proxier.desired.healthChecks);
   expect(live.flows.send(live.addresses.all)).toEqual([]);
+}
+
+/** REDIRECT chooses an address of the interface: UDP must be on each. */
+function expectFollowedAddresses({ engine, listeners, proxier, addresses }: MemoryProxy): void {
+  for (const [key, { family, servicePort }] of proxier.desired.listeners) {
+    const port = listeners.proxyPorts().get(key);
+    const { protocol } = servicePort.name;
+    const spec = [...engine.listeners.values()].find(
+      (one) => one.port === port && one.family === family && one.protocol === protocol,
+    );
+    const wanted = protocol === 'UDP' ? addresses.redirect[family] : spec?.addresses;
+    expect({ key, addresses: spec?.addresses }).toEqual({ key, addresses: wanted });
+  }
 }
 
 function namesOf(proxy: MemoryProxy): NameOfPort {

@@ -107,7 +107,8 @@ describe.skipIf(canMakeNamespaces() !== undefined)('NodePorts', () => {
     await nodes.apply(...service(11));
     await nodes.restart('node1', [RANGES]);
     await addForThisTest(FAR);
-    await nodes.expect([
+    // The kernel may take a moment to see that an IPv6 address is local (addrconf_dad_work).
+    await nodes.eventually([
       [lab.ext, atNodePort(11, lab.node), 'pod1'],
       [nodes.client, atNodePort(11, lab.node), 'pod1'],
       [lab.ext, at(11, FAR), 'refused'],
