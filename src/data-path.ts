@@ -12,6 +12,9 @@ import { type PortRange, ProxyPorts } from './proxy/proxy-ports.ts';
 /** What the API server gives out as NodePorts unless told otherwise (--service-node-port-range). */
 const NODE_PORTS: PortRange = { first: 30_000, last: 32_767 };
 
+/** A trial outlasts the longest dial by so much. */
+const TRIAL_MARGIN_MS = 500;
+
 /** Ports the proxy never takes for itself. */
 export function excludedPorts(): readonly PortRange[] {
   return [localPortRange(), NODE_PORTS];
@@ -46,7 +49,10 @@ export function createDataPath(
     affinityCapacity: config.affinityTableSize,
     random: Math.random,
     scheduler: config.scheduler,
-    ejectionTimeMs: config.ejectionTimeMs,
+    ejection: {
+      timeMs: config.ejectionTimeMs,
+      trialMs: Math.max(...config.dialTimeoutsMs) + TRIAL_MARGIN_MS,
+    },
   };
   const forwarder = new Forwarder({ clock, logger }, { dialTimeoutsMs: config.dialTimeoutsMs, balancer });
   const engine = new NodeEngine(

@@ -8,7 +8,7 @@ import type { Endpoint } from '../model/endpoint.ts';
 import type { SchedulerName, SessionAffinity } from '../model/service-policy.ts';
 import { AffinityTable } from './affinity-table.ts';
 import { type SchedulerDeps, buildScheduler } from './build-scheduler.ts';
-import { Ejections } from './ejection.ts';
+import { type EjectionOptions, Ejections } from './ejection.ts';
 import type { EndpointKeys, Random } from './round-robin.ts';
 import type { PickRequest, Scheduler } from './scheduler.ts';
 import { SessionCounts } from './session-counts.ts';
@@ -19,8 +19,7 @@ export interface BalancerOptions {
   readonly random: Random;
   /** Of Services that name none. */
   readonly scheduler: SchedulerName;
-  /** How long an endpoint that did not answer is left out at first. 0: nobody is left out. */
-  readonly ejectionTimeMs: number;
+  readonly ejection: EjectionOptions;
 }
 
 export class Balancer {
@@ -37,7 +36,7 @@ export class Balancer {
 
   constructor(options: BalancerOptions) {
     this.#options = options;
-    this.#ejections = new Ejections(options.ejectionTimeMs);
+    this.#ejections = new Ejections(options.ejection);
     const sessions = this.#sessions;
     this.#schedulerDeps = { random: options.random, sessionsOf: (endpointKey) => sessions.of(endpointKey) };
     this.#schedulerName = options.scheduler;

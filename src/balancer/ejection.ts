@@ -12,8 +12,15 @@ import type { MonotonicMs } from '../clock.ts';
 
 /** An ejection never lasts longer. */
 export const MAX_EJECTION_MS = 30_000;
-/** While an endpoint is on trial nobody else is sent there; it has passed when this time brought no fault. */
-export const TRIAL_MS = 1_000;
+export interface EjectionOptions {
+  /** Of a first ejection; 0: nobody is ever ejected. */
+  readonly timeMs: number;
+  /**
+   * While an endpoint is on trial nobody else is sent there; it has passed when this time brought no fault. Longer than
+   * any dial takes to fail.
+   */
+  readonly trialMs: number;
+}
 
 interface Ejection {
   /** Of the ejection that began last. */
@@ -25,12 +32,13 @@ interface Ejection {
 
 export class Ejections {
   readonly #timeMs: number;
+  readonly #trialMs: number;
   readonly #byKey = new Map<string, Ejection>();
   #total = 0;
 
-  /** `timeMs`: of a first ejection; 0: nobody is ever ejected. */
-  constructor(timeMs: number) {
+  constructor({ timeMs, trialMs }: EjectionOptions) {
     this.#timeMs = Math.min(timeMs, MAX_EJECTION_MS);
+    this.#trialMs = trialMs;
   }
 
   /** Ejections so far, repeated ones included. */
@@ -65,7 +73,7 @@ export class Ejections {
   chosen(endpointKey: string, now: MonotonicMs): void {
     const ejection = this.#byKey.get(endpointKey);
     if (ejection === undefined || ejection.state === 'trial' || ejection.until > now) return;
-    this.#byKey.set(endpointKey, { ...ejection, state: 'trial', until: now + TRIAL_MS });
+    this.#byKey.set(endpointKey, { ...ejection, state: 'trial', until: now + this.#trialMs });
   }
 
   /**

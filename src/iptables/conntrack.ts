@@ -34,6 +34,8 @@ export interface ConntrackDeps {
 export class Conntrack {
   readonly #deps: ConntrackDeps;
   #work: Promise<void> = Promise.resolve();
+  /** What is asked for and not begun. */
+  readonly #waiting = new Set<string>();
   #isOver = false;
 
   constructor(deps: ConntrackDeps) {
@@ -42,7 +44,16 @@ export class Conntrack {
 
   /** Returns at once. A fault is logged; without the program nothing more is tried. */
   forget(portals: readonly MovedPortal[]): void {
-    for (const portal of portals) this.#work = this.#work.then(async () => this.#delete(portal));
+    for (const portal of portals) {
+      const key = JSON.stringify(portal);
+      // It has not begun yet, so it will also see what there is now.
+      if (this.#waiting.has(key)) continue;
+      this.#waiting.add(key);
+      this.#work = this.#work.then(async () => {
+        this.#waiting.delete(key);
+        await this.#delete(portal);
+      });
+    }
   }
 
   /** Resolves when everything asked so far has been done. */

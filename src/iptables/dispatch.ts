@@ -74,8 +74,8 @@ export interface PortRule {
   readonly rules: readonly Rule[];
 }
 
-/** `G` guards proxy ports, `H` lets health checks in, `NP` are NodePorts. */
-export type PortPurpose = `${ChainSet}NP` | 'G' | 'H';
+/** `G` guards proxy ports, `S` what leaves from them, `H` lets health checks in, `NP` are NodePorts. */
+export type PortPurpose = `${ChainSet}NP` | 'G' | 'S' | 'H';
 
 /** Second-level chains are named by purpose, protocol and first port: `USERSPACE-PROXY-NP-T30016`. */
 export function dispatchByPort(purpose: PortPurpose, rules: readonly PortRule[]): Dispatch {
@@ -88,9 +88,13 @@ export function dispatchByPort(purpose: PortPurpose, rules: readonly PortRule[])
     const [protocol, firstText] = block.split('/') as [Protocol, string];
     const first = Number(firstText);
     const last = first + PORT_BLOCK - 1;
+    const range = [first, last] as const;
+    // What leaves is not to be confused with what others send by the same port through this node.
+    const match =
+      purpose === 'S' ? { isFromLocalAddress: true as const, sourcePort: range } : { destinationPort: range };
     return {
       chain: `${CHAIN_PREFIX}${purpose}-${protocol.slice(0, 1)}${first}`,
-      jump: { protocol, destinationPort: [first, last], comment: `ports ${first} to ${last}` },
+      jump: { protocol, ...match, comment: `ports ${first} to ${last}` },
     };
   });
 }

@@ -29,7 +29,8 @@ export interface Rule {
   /** The interface it came in by; `name+` is a prefix. Matches nothing that the node itself sends. */
   readonly inInterface?: string;
   readonly protocol?: Protocol;
-  /** One port, or the first and last of a range. Needs `protocol`. */
+  /** One port, or the first and last of a range. Needs `protocol`, as the next. */
+  readonly sourcePort?: number | readonly [first: number, last: number];
   readonly destinationPort?: number | readonly [first: number, last: number];
   /** Only segments that open a connection. Needs protocol TCP. */
   readonly isSyn?: true;
@@ -76,12 +77,19 @@ export function renderRuleSpec(rule: Rule, family: IpFamily): string {
   return parts.join(' ');
 }
 
-function renderTransport({ protocol, destinationPort, isSyn }: Rule): string[] {
-  if (protocol === undefined || (destinationPort === undefined && !isSyn)) return [];
-  const ports = typeof destinationPort === 'object' ? destinationPort.join(':') : destinationPort;
-  const port = ports === undefined ? '' : ` --dport ${ports}`;
-  const syn = isSyn ? ' --tcp-flags FIN,SYN,RST,ACK SYN' : '';
-  return [`-m ${protocol.toLowerCase()}${port}${syn}`];
+function renderTransport({ protocol, sourcePort, destinationPort, isSyn }: Rule): string[] {
+  const parts = [
+    ...renderPorts('--sport', sourcePort),
+    ...renderPorts('--dport', destinationPort),
+    ...(isSyn ? ['--tcp-flags FIN,SYN,RST,ACK SYN'] : []),
+  ];
+  if (protocol === undefined || parts.length === 0) return [];
+  return [`-m ${protocol.toLowerCase()}`, ...parts];
+}
+
+function renderPorts(option: string, ports: Rule['destinationPort']): string[] {
+  if (ports === undefined) return [];
+  return [`${option} ${typeof ports === 'object' ? ports.join(':') : ports}`];
 }
 
 function renderTarget(target: RuleTarget, family: IpFamily): string {

@@ -4,10 +4,11 @@
  *
  *     nat     PREROUTING, OUTPUT ──► SERVICES    to the proxy ports (portal-rules.ts)
  *     filter  INPUT ──(NEW,INVALID)──► INPUT ──► INVALID   packets conntrack cannot place, to our portals: DROP
- *                                        ├────► H-<block>  health checks: ACCEPT
  *                                        ├────► G-<block>  to proxy ports: diverted ACCEPT; direct REFUSE
+ *                                        ├────► H-<block>  health checks: ACCEPT
  *                                        └────► NO-ENDPT-X REJECT or DROP
  *             FORWARD, OUTPUT ────────► FORWARD ─► INVALID, NO-ENDPT, NO-ENDPT-X
+ *                                        └────► S-<block>  from UDP proxy ports, in no flow: DROP
  *
  * (each name with the prefix `USERSPACE-PROXY-`). Filter is entered by new and invalid packets only: every packet
  * walks it. What was diverted no longer has a portal for its destination, so whoever meets NO-ENDPT was not let in.
@@ -133,17 +134,20 @@ function buildFilter(
     '',
   );
   const guard = buildGuard(guarded, listenAddress(diversion, family));
+  const leaks = buildLeakGuard(guarded);
   const healthChecks = buildHealthChecks(capture.healthCheckPorts.filter((port) => port.family === family));
   const toInternal = jumpTo(NO_ENDPOINTS, 'clusterIPs without endpoints');
   const toExternal = jumpTo(NO_ENDPOINTS_EXTERNAL, 'external portals without endpoints');
   return {
     hooks: [enter('INPUT', INPUT), enter('FORWARD', FORWARD), enter('OUTPUT', FORWARD)],
     chains: new Map<ChainName, readonly Rule[]>([
-      [INPUT, [toInvalid, ...healthChecks.jumps, ...guard.jumps, toExternal]],
-      [FORWARD, [toInvalid, toInternal, toExternal]],
+      // The guard first: a health check that has the number of a proxy port does not open it.
+      [INPUT, [toInvalid, ...guard.jumps, ...healthChecks.jumps, toExternal]],
+      [FORWARD, [toInvalid, ...leaks.jumps, toInternal, toExternal]],
       [REFUSE, refuseRules],
-      ...healthChecks.chains,
       ...guard.chains,
+      ...leaks.chains,
+      ...healthChecks.chains,
       ...invalid.chainsFrom(INVALID, NODEPORTS),
       ...internal.chainsFrom(NO_ENDPOINTS),
       ...external.chainsFrom(NO_ENDPOINTS_EXTERNAL, `${NO_ENDPOINTS_EXTERNAL}N`),
@@ -233,6 +237,22 @@ function buildGuard(guarded: readonly GuardedPort[], destination: string | undef
         ],
       };
     }),
+  );
+}
+
+/**
+ * A UDP proxy port only ever answers. What it sends when conntrack has forgotten the flow would leave untranslated, from
+ * an address that the client never asked, and open a flow of its own, by which the client gets past the guard.
+ */
+function buildLeakGuard(guarded: readonly GuardedPort[]): Dispatch {
+  const inOrder = guarded.filter(({ protocol }) => protocol === 'UDP').toSorted((a, b) => a.port - b.port);
+  return dispatchByPort(
+    'S',
+    inOrder.map(({ protocol, port, servicePortName: comment }) => ({
+      protocol,
+      port,
+      rules: [{ protocol, sourcePort: port, comment, target: { kind: 'drop' } }],
+    })),
   );
 }
 

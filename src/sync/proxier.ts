@@ -169,7 +169,7 @@ export class Proxier {
     // A listener that cannot open harms its own Service only: retried, but no reason to call the node unhealthy.
     if (ruleFaults.length === 0) {
       this.#deps.observer.syncSucceeded();
-      this.#deps.healthChecks.programmed(desired.healthChecks);
+      this.#deps.healthChecks.programmed(this.#reachableChecks(desired));
       this.#deps.healthChecks.update(this.#desired.healthChecks);
       // What came during the sync and needs no rule is served as well.
       const isCaughtUp = desired.capture === this.#desired.capture;
@@ -185,6 +185,22 @@ export class Proxier {
       'Sync complete',
     );
     return hasWritten;
+  }
+
+  /** A Service of which some listener could not be opened is refused there: load balancers are to go elsewhere. */
+  #reachableChecks({ listeners, healthChecks }: DesiredState): readonly HealthCheck[] {
+    if (healthChecks.length === 0) return healthChecks;
+    const open = this.#deps.listeners.proxyPorts();
+    const closed = new Set(
+      [...listeners.values()]
+        .filter(({ key }) => !open.has(key))
+        .map(({ family, servicePort: { name } }) => `${name.namespace}/${name.name}/${family}`),
+    );
+    return healthChecks.map((check) =>
+      closed.has(`${check.namespace}/${check.name}/${check.family}`)
+        ? { ...check, localEndpoints: 0 }
+        : check,
+    );
   }
 
   /** What is desired now may already be ahead of what this sync is about: neither is let go. */

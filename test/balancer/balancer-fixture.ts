@@ -17,7 +17,12 @@ export class BalancerFixture {
   /** Without affinity, `rr` from the first endpoint on, unless told. */
   constructor(lasts: readonly number[] = [], setting: BalancerSetting = {}) {
     const { affinity = NO_AFFINITY, capacity = 100, scheduler = 'rr', random = () => 0 } = setting;
-    this.balancer = new Balancer({ affinityCapacity: capacity, random, scheduler, ejectionTimeMs: 0 });
+    this.balancer = new Balancer({
+      affinityCapacity: capacity,
+      random,
+      scheduler,
+      ejection: { timeMs: 0, trialMs: 0 },
+    });
     this.balancer.setAffinity(affinity);
     this.balancer.setEndpoints(makeEndpoints(...lasts));
   }

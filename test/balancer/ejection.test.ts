@@ -1,35 +1,37 @@
 /** Who did not answer is left out for a while, comes back on trial, and is never the reason that nobody is left. */
 import { describe, expect, test } from 'vitest';
 import { Balancer } from '../../src/balancer/balancer.ts';
-import { Ejections, MAX_EJECTION_MS, TRIAL_MS } from '../../src/balancer/ejection.ts';
+import { Ejections, MAX_EJECTION_MS } from '../../src/balancer/ejection.ts';
 import { SCHEDULERS } from '../../src/model/service-policy.ts';
 import { clientIP, makeEndpoints } from '../support/snapshots.ts';
 
+const TRIAL_MS = 1_000;
+const EJECTION = { timeMs: 1_000, trialMs: TRIAL_MS };
 const A = '10.0.0.1:80';
 const NOBODY = new Set<string>();
 const REQUEST = { client: '10.244.1.9', destination: '' };
 
 describe('an endpoint that failed', () => {
   test('is left out until its time is up', () => {
-    const ejections = new Ejections(1000);
+    const ejections = new Ejections(EJECTION);
     expect(ejections.failed(A, 0)).toBe(true);
     expect([0, 999, 1000].map((now) => ejections.isOut(A, now))).toEqual([true, true, false]);
   });
 
   test('is left out by nobody when the time is 0', () => {
-    const ejections = new Ejections(0);
+    const ejections = new Ejections({ ...EJECTION, timeMs: 0 });
     expect(ejections.failed(A, 0)).toBe(false);
     expect([ejections.isOut(A, 0), ejections.total]).toEqual([false, 0]);
   });
 
   test('is left out once for all the dials that were under way', () => {
-    const ejections = new Ejections(1000);
+    const ejections = new Ejections(EJECTION);
     expect([0, 1, 500].map((now) => ejections.failed(A, now))).toEqual([true, false, false]);
     expect([ejections.isOut(A, 1000), ejections.total]).toEqual([false, 1]);
   });
 
   test('is tried by one connection when its time is up, and the others go on without it', () => {
-    const ejections = new Ejections(1000);
+    const ejections = new Ejections(EJECTION);
     ejections.failed(A, 0);
     expect(ejections.isOut(A, 1000)).toBe(false);
     ejections.chosen(A, 1000);
@@ -37,7 +39,7 @@ describe('an endpoint that failed', () => {
   });
 
   test('is left out twice as long each time its trial fails, 30 s at most', () => {
-    const ejections = new Ejections(1000);
+    const ejections = new Ejections(EJECTION);
     const times: number[] = [];
     let now = 0;
     for (let round = 0; round < 7; round += 1) {
@@ -52,7 +54,7 @@ describe('an endpoint that failed', () => {
   });
 
   test('is back for good when its trial is answered, and begins anew when it fails again', () => {
-    const ejections = new Ejections(1000);
+    const ejections = new Ejections(EJECTION);
     ejections.failed(A, 0);
     ejections.chosen(A, 1000);
     ejections.succeeded(A);
@@ -62,7 +64,7 @@ describe('an endpoint that failed', () => {
   });
 
   test('has passed a trial that brought no fault, which is all that UDP can tell', () => {
-    const ejections = new Ejections(1000);
+    const ejections = new Ejections(EJECTION);
     ejections.failed(A, 0);
     ejections.chosen(A, 1000);
     expect(ejections.isOut(A, 1000 + TRIAL_MS)).toBe(false);
@@ -71,14 +73,14 @@ describe('an endpoint that failed', () => {
   });
 
   test('comes back without a past after it has left the set', () => {
-    const ejections = new Ejections(1000);
+    const ejections = new Ejections(EJECTION);
     ejections.failed(A, 0);
     ejections.retainEndpoints(new Map());
     expect([ejections.isOut(A, 1), ejections.countAt(1), ejections.total]).toEqual([false, 0, 1]);
   });
 
   test('is counted while it is left out or on trial', () => {
-    const ejections = new Ejections(1000);
+    const ejections = new Ejections(EJECTION);
     ejections.failed(A, 0);
     ejections.chosen(A, 1000);
     expect([ejections.countAt(500), ejections.countAt(1500), ejections.countAt(1000 + TRIAL_MS)]).toEqual([
@@ -89,7 +91,7 @@ describe('an endpoint that failed', () => {
 
 describe.each(SCHEDULERS)('the balancer with %s', (scheduler) => {
   const make = (...lasts: readonly number[]): Balancer => {
-    const balancer = new Balancer({ affinityCapacity: 10, random: () => 0, scheduler, ejectionTimeMs: 1000 });
+    const balancer = new Balancer({ affinityCapacity: 10, random: () => 0, scheduler, ejection: EJECTION });
     balancer.setEndpoints(makeEndpoints(...lasts));
     return balancer;
   };
@@ -138,7 +140,7 @@ describe('a client that is tied to an endpoint which is left out', () => {
       affinityCapacity: 10,
       random: () => 0,
       scheduler: 'rr',
-      ejectionTimeMs: 1000,
+      ejection: EJECTION,
     });
     balancer.setEndpoints(makeEndpoints(1, 2));
     balancer.setAffinity(clientIP(10_000));
@@ -153,7 +155,7 @@ describe('a client that is tied to an endpoint which is left out', () => {
       affinityCapacity: 10,
       random: () => 0,
       scheduler: 'rr',
-      ejectionTimeMs: 1000,
+      ejection: EJECTION,
     });
     balancer.setEndpoints(makeEndpoints(1, 2));
     balancer.setAffinity(clientIP(10_000));

@@ -49,6 +49,17 @@ test('only the flows that lead to stale ports are deleted where these are known'
   expect(logger.lines).toEqual([]);
 });
 
+test('what waits already is not asked for twice', async () => {
+  const script = new ScriptedExec().expect(DELETE_DNS);
+  const { conntrack } = make(script);
+
+  conntrack.forget([DNS, DNS]);
+  conntrack.forget([DNS]);
+  await conntrack.settled();
+
+  expect(script.remaining).toBe(0);
+});
+
 test('that there is no such flow is no fault', async () => {
   const { conntrack, logger } = make(new ScriptedExec().expect(DELETE_DNS, NONE));
 
@@ -60,10 +71,12 @@ test('that there is no such flow is no fault', async () => {
 
 test('a refusal is told by its code, and the next portal is tried all the same', async () => {
   const refusal = { exitCode: 1, stderr: 'Operation failed: sorry, you must be root' };
-  const script = new ScriptedExec().expect(DELETE_DNS, refusal).expect(DELETE_DNS);
+  const script = new ScriptedExec()
+    .expect(DELETE_DNS, refusal)
+    .expect('conntrack -D -f ipv6 -p udp --orig-dst fd00:96::a --orig-port-dst 53');
   const { conntrack, logger } = make(script);
 
-  conntrack.forget([DNS, DNS]);
+  conntrack.forget([DNS, DNS6]);
   await conntrack.settled();
 
   expect(script.remaining).toBe(0);

@@ -338,7 +338,7 @@ describe('a rule is refused', () => {
     '-m conntrack --ctstate UNTRACKED -j ACCEPT',
     '-m addrtype --dst-type BROADCAST -j ACCEPT',
     '-m addrtype --dst-type LOCAL --limit-iface-in -j ACCEPT',
-    '-p tcp -m tcp --sport 80 -j ACCEPT',
+    '-p tcp -m tcp --tcp-option 8 -j ACCEPT',
     '-p tcp -m tcp --tcp-flags ALL SYN -j ACCEPT',
     '-p sctp -j ACCEPT',
     '-j MASQUERADE',

@@ -105,8 +105,8 @@ test('filter of IPv4: translated, the guards of proxy ports name the private add
 :USERSPACE-PROXY-INPUT - [0:0]
 :USERSPACE-PROXY-FORWARD - [0:0]
 :USERSPACE-PROXY-REFUSE - [0:0]
-:USERSPACE-PROXY-H-T30976 - [0:0]
 :USERSPACE-PROXY-G-T19968 - [0:0]
+:USERSPACE-PROXY-H-T30976 - [0:0]
 :USERSPACE-PROXY-INVALID - [0:0]
 :USERSPACE-PROXY-NODEPORTS - [0:0]
 :USERSPACE-PROXY-10.96.0 - [0:0]
@@ -118,8 +118,8 @@ test('filter of IPv4: translated, the guards of proxy ports name the private add
 :USERSPACE-PROXY-NO-ENDPT-XN - [0:0]
 :USERSPACE-PROXY-X198.51.100 - [0:0]
 -A USERSPACE-PROXY-INPUT -m conntrack --ctstate INVALID -m comment --comment "would be answered with a reset" -j USERSPACE-PROXY-INVALID
--A USERSPACE-PROXY-INPUT -p tcp -m comment --comment "ports 30976 to 31039" -m tcp --dport 30976:31039 -j USERSPACE-PROXY-H-T30976
 -A USERSPACE-PROXY-INPUT -p tcp -m comment --comment "ports 19968 to 20031" -m tcp --dport 19968:20031 -j USERSPACE-PROXY-G-T19968
+-A USERSPACE-PROXY-INPUT -p tcp -m comment --comment "ports 30976 to 31039" -m tcp --dport 30976:31039 -j USERSPACE-PROXY-H-T30976
 -A USERSPACE-PROXY-INPUT -m comment --comment "external portals without endpoints" -j USERSPACE-PROXY-NO-ENDPT-X
 -A USERSPACE-PROXY-FORWARD -m conntrack --ctstate INVALID -m comment --comment "would be answered with a reset" -j USERSPACE-PROXY-INVALID
 -A USERSPACE-PROXY-FORWARD -m comment --comment "clusterIPs without endpoints" -j USERSPACE-PROXY-NO-ENDPT
@@ -127,11 +127,11 @@ test('filter of IPv4: translated, the guards of proxy ports name the private add
 -A USERSPACE-PROXY-REFUSE -p tcp -m comment --comment "proxy ports are private" -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j REJECT --reject-with tcp-reset
 -A USERSPACE-PROXY-REFUSE -p udp -m comment --comment "proxy ports are private" -j REJECT --reject-with icmp-port-unreachable
 -A USERSPACE-PROXY-REFUSE -m comment --comment "proxy ports are private" -j DROP
--A USERSPACE-PROXY-H-T30976 -p tcp -m conntrack --ctstate NEW -m comment --comment "default/web health check" -m tcp --dport 31000 -j ACCEPT
 -A USERSPACE-PROXY-G-T19968 -p tcp -m conntrack --ctstate DNAT -m comment --comment "default/web:http" -m tcp --dport 20001 -j ACCEPT
 -A USERSPACE-PROXY-G-T19968 -p tcp -m comment --comment "default/web:http" -m tcp --dport 20001 -j USERSPACE-PROXY-REFUSE
 -A USERSPACE-PROXY-G-T19968 -p tcp -m conntrack --ctstate DNAT -m comment --comment "default/web:http" -m tcp --dport 20002 -j ACCEPT
 -A USERSPACE-PROXY-G-T19968 -p tcp -m comment --comment "default/web:http" -m tcp --dport 20002 -j USERSPACE-PROXY-REFUSE
+-A USERSPACE-PROXY-H-T30976 -p tcp -m conntrack --ctstate NEW -m comment --comment "default/web health check" -m tcp --dport 31000 -j ACCEPT
 -A USERSPACE-PROXY-INVALID -d 10.96.0.0/24 -m comment --comment "addresses in 10.96.0.0/24" -j USERSPACE-PROXY-10.96.0
 -A USERSPACE-PROXY-INVALID -d 192.0.2.0/24 -m comment --comment "addresses in 192.0.2.0/24" -j USERSPACE-PROXY-192.0.2
 -A USERSPACE-PROXY-INVALID -d 198.51.100.0/24 -m comment --comment "addresses in 198.51.100.0/24" -j USERSPACE-PROXY-198.51.100
@@ -219,8 +219,8 @@ test('filter of IPv6: translated, the guards of proxy ports name the private add
 :USERSPACE-PROXY-INPUT - [0:0]
 :USERSPACE-PROXY-FORWARD - [0:0]
 :USERSPACE-PROXY-REFUSE - [0:0]
-:USERSPACE-PROXY-H-T30976 - [0:0]
 :USERSPACE-PROXY-G-T19968 - [0:0]
+:USERSPACE-PROXY-H-T30976 - [0:0]
 :USERSPACE-PROXY-INVALID - [0:0]
 :USERSPACE-PROXY-NODEPORTS - [0:0]
 :USERSPACE-PROXY-0055b7516f98 - [0:0]
@@ -232,8 +232,8 @@ test('filter of IPv6: translated, the guards of proxy ports name the private add
 :USERSPACE-PROXY-NO-ENDPT-XN - [0:0]
 :USERSPACE-PROXY-X0055b7516f9 - [0:0]
 -A USERSPACE-PROXY-INPUT -m conntrack --ctstate INVALID -m comment --comment "would be answered with a reset" -j USERSPACE-PROXY-INVALID
--A USERSPACE-PROXY-INPUT -p tcp -m comment --comment "ports 30976 to 31039" -m tcp --dport 30976:31039 -j USERSPACE-PROXY-H-T30976
 -A USERSPACE-PROXY-INPUT -p tcp -m comment --comment "ports 19968 to 20031" -m tcp --dport 19968:20031 -j USERSPACE-PROXY-G-T19968
+-A USERSPACE-PROXY-INPUT -p tcp -m comment --comment "ports 30976 to 31039" -m tcp --dport 30976:31039 -j USERSPACE-PROXY-H-T30976
 -A USERSPACE-PROXY-INPUT -m comment --comment "external portals without endpoints" -j USERSPACE-PROXY-NO-ENDPT-X
 -A USERSPACE-PROXY-FORWARD -m conntrack --ctstate INVALID -m comment --comment "would be answered with a reset" -j USERSPACE-PROXY-INVALID
 -A USERSPACE-PROXY-FORWARD -m comment --comment "clusterIPs without endpoints" -j USERSPACE-PROXY-NO-ENDPT
@@ -241,11 +241,11 @@ test('filter of IPv6: translated, the guards of proxy ports name the private add
 -A USERSPACE-PROXY-REFUSE -p tcp -m comment --comment "proxy ports are private" -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j REJECT --reject-with tcp-reset
 -A USERSPACE-PROXY-REFUSE -p udp -m comment --comment "proxy ports are private" -j REJECT --reject-with icmp6-port-unreachable
 -A USERSPACE-PROXY-REFUSE -m comment --comment "proxy ports are private" -j DROP
--A USERSPACE-PROXY-H-T30976 -p tcp -m conntrack --ctstate NEW -m comment --comment "default/web health check" -m tcp --dport 31000 -j ACCEPT
 -A USERSPACE-PROXY-G-T19968 -p tcp -m conntrack --ctstate DNAT -m comment --comment "default/web:http" -m tcp --dport 20003 -j ACCEPT
 -A USERSPACE-PROXY-G-T19968 -p tcp -m comment --comment "default/web:http" -m tcp --dport 20003 -j USERSPACE-PROXY-REFUSE
 -A USERSPACE-PROXY-G-T19968 -p tcp -m conntrack --ctstate DNAT -m comment --comment "default/web:http" -m tcp --dport 20004 -j ACCEPT
 -A USERSPACE-PROXY-G-T19968 -p tcp -m comment --comment "default/web:http" -m tcp --dport 20004 -j USERSPACE-PROXY-REFUSE
+-A USERSPACE-PROXY-H-T30976 -p tcp -m conntrack --ctstate NEW -m comment --comment "default/web health check" -m tcp --dport 31000 -j ACCEPT
 -A USERSPACE-PROXY-INVALID -d 2001:db8:1::/120 -m comment --comment "addresses in 2001:db8:1::/120" -j USERSPACE-PROXY-0055b7516f98
 -A USERSPACE-PROXY-INVALID -d 2001:db8::/120 -m comment --comment "addresses in 2001:db8::/120" -j USERSPACE-PROXY-5ab1acde74c9
 -A USERSPACE-PROXY-INVALID -d fd00:96::/120 -m comment --comment "addresses in fd00:96::/120" -j USERSPACE-PROXY-9a76768b4a11

@@ -46,6 +46,7 @@ COMMIT
 :USERSPACE-PROXY-REFUSE - [0:0]
 :USERSPACE-PROXY-G-T19968 - [0:0]
 :USERSPACE-PROXY-G-U19968 - [0:0]
+:USERSPACE-PROXY-S-U19968 - [0:0]
 :USERSPACE-PROXY-INVALID - [0:0]
 :USERSPACE-PROXY-NODEPORTS - [0:0]
 :USERSPACE-PROXY-10.96.0 - [0:0]
@@ -63,6 +64,7 @@ COMMIT
 -A USERSPACE-PROXY-INPUT -p udp -m comment --comment "ports 19968 to 20031" -m udp --dport 19968:20031 -j USERSPACE-PROXY-G-U19968
 -A USERSPACE-PROXY-INPUT -m comment --comment "external portals without endpoints" -j USERSPACE-PROXY-NO-ENDPT-X
 -A USERSPACE-PROXY-FORWARD -m conntrack --ctstate INVALID -m comment --comment "would be answered with a reset" -j USERSPACE-PROXY-INVALID
+-A USERSPACE-PROXY-FORWARD -p udp -m addrtype --src-type LOCAL -m comment --comment "ports 19968 to 20031" -m udp --sport 19968:20031 -j USERSPACE-PROXY-S-U19968
 -A USERSPACE-PROXY-FORWARD -m comment --comment "clusterIPs without endpoints" -j USERSPACE-PROXY-NO-ENDPT
 -A USERSPACE-PROXY-FORWARD -m comment --comment "external portals without endpoints" -j USERSPACE-PROXY-NO-ENDPT-X
 -A USERSPACE-PROXY-REFUSE -p tcp -m comment --comment "proxy ports are private" -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j REJECT --reject-with tcp-reset
@@ -72,6 +74,7 @@ COMMIT
 -A USERSPACE-PROXY-G-T19968 -p tcp -m comment --comment "default/web:http" -m tcp --dport 20003 -j USERSPACE-PROXY-REFUSE
 -A USERSPACE-PROXY-G-U19968 -p udp -m conntrack --ctstate DNAT -m comment --comment "default/dns:dns" -m udp --dport 20001 -j ACCEPT
 -A USERSPACE-PROXY-G-U19968 -p udp -m comment --comment "default/dns:dns" -m udp --dport 20001 -j USERSPACE-PROXY-REFUSE
+-A USERSPACE-PROXY-S-U19968 -p udp -m comment --comment "default/dns:dns" -m udp --sport 20001 -j DROP
 -A USERSPACE-PROXY-INVALID -d 10.96.0.0/24 -m comment --comment "addresses in 10.96.0.0/24" -j USERSPACE-PROXY-10.96.0
 -A USERSPACE-PROXY-INVALID -d 10.96.1.0/24 -m comment --comment "addresses in 10.96.1.0/24" -j USERSPACE-PROXY-10.96.1
 -A USERSPACE-PROXY-INVALID -d 192.0.2.0/24 -m comment --comment "addresses in 192.0.2.0/24" -j USERSPACE-PROXY-192.0.2
@@ -115,6 +118,7 @@ COMMIT
 :USERSPACE-PROXY-REFUSE - [0:0]
 :USERSPACE-PROXY-G-T19968 - [0:0]
 :USERSPACE-PROXY-G-U19968 - [0:0]
+:USERSPACE-PROXY-S-U19968 - [0:0]
 :USERSPACE-PROXY-INVALID - [0:0]
 :USERSPACE-PROXY-NODEPORTS - [0:0]
 :USERSPACE-PROXY-9a76768b4a11 - [0:0]
@@ -131,6 +135,7 @@ COMMIT
 -A USERSPACE-PROXY-INPUT -p udp -m comment --comment "ports 19968 to 20031" -m udp --dport 19968:20031 -j USERSPACE-PROXY-G-U19968
 -A USERSPACE-PROXY-INPUT -m comment --comment "external portals without endpoints" -j USERSPACE-PROXY-NO-ENDPT-X
 -A USERSPACE-PROXY-FORWARD -m conntrack --ctstate INVALID -m comment --comment "would be answered with a reset" -j USERSPACE-PROXY-INVALID
+-A USERSPACE-PROXY-FORWARD -p udp -m addrtype --src-type LOCAL -m comment --comment "ports 19968 to 20031" -m udp --sport 19968:20031 -j USERSPACE-PROXY-S-U19968
 -A USERSPACE-PROXY-FORWARD -m comment --comment "clusterIPs without endpoints" -j USERSPACE-PROXY-NO-ENDPT
 -A USERSPACE-PROXY-FORWARD -m comment --comment "external portals without endpoints" -j USERSPACE-PROXY-NO-ENDPT-X
 -A USERSPACE-PROXY-REFUSE -p tcp -m comment --comment "proxy ports are private" -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j REJECT --reject-with tcp-reset
@@ -140,6 +145,7 @@ COMMIT
 -A USERSPACE-PROXY-G-T19968 -p tcp -m comment --comment "default/web:http" -m tcp --dport 20004 -j USERSPACE-PROXY-REFUSE
 -A USERSPACE-PROXY-G-U19968 -p udp -m conntrack --ctstate DNAT -m comment --comment "default/dns:dns" -m udp --dport 20002 -j ACCEPT
 -A USERSPACE-PROXY-G-U19968 -p udp -m comment --comment "default/dns:dns" -m udp --dport 20002 -j USERSPACE-PROXY-REFUSE
+-A USERSPACE-PROXY-S-U19968 -p udp -m comment --comment "default/dns:dns" -m udp --sport 20002 -j DROP
 -A USERSPACE-PROXY-INVALID -d fd00:96::/120 -m comment --comment "addresses in fd00:96::/120" -j USERSPACE-PROXY-9a76768b4a11
 -A USERSPACE-PROXY-INVALID -d fd00:96::1:0/120 -m comment --comment "addresses in fd00:96::1:0/120" -j USERSPACE-PROXY-a67753464574
 -A USERSPACE-PROXY-INVALID -m addrtype --dst-type LOCAL -m comment --comment "NodePorts: after the addresses" -j USERSPACE-PROXY-NODEPORTS

@@ -14,7 +14,7 @@ class Fixture {
     affinityCapacity: 10,
     random: () => 0,
     scheduler: 'rr',
-    ejectionTimeMs: 0,
+    ejection: { timeMs: 0, trialMs: 0 },
   });
   readonly #plan: DialPlan;
   now = 1_000_000;

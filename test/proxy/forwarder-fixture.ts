@@ -21,7 +21,12 @@ export class ForwarderFixture {
     { clock: this.clock, logger: this.logger },
     {
       dialTimeoutsMs: [250, 500],
-      balancer: { affinityCapacity: 100, random: () => 0, scheduler: 'rr', ejectionTimeMs: 0 },
+      balancer: {
+        affinityCapacity: 100,
+        random: () => 0,
+        scheduler: 'rr',
+        ejection: { timeMs: 0, trialMs: 0 },
+      },
     },
   );
 

@@ -71,7 +71,12 @@ class Fixture {
     { clock: this.clock, logger: this.#logger },
     {
       dialTimeoutsMs: [250],
-      balancer: { affinityCapacity: 10, random: () => 0, scheduler: 'rr', ejectionTimeMs: 0 },
+      balancer: {
+        affinityCapacity: 10,
+        random: () => 0,
+        scheduler: 'rr',
+        ejection: { timeMs: 0, trialMs: 0 },
+      },
     },
   );
   readonly ports: ProxyPorts;

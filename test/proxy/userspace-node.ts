@@ -50,7 +50,12 @@ export class UserspaceNode {
       { clock, logger },
       {
         dialTimeoutsMs: [250, 500, 1000, 2000],
-        balancer: { affinityCapacity: 100, random: Math.random, scheduler: 'rr', ejectionTimeMs: 0 },
+        balancer: {
+          affinityCapacity: 100,
+          random: Math.random,
+          scheduler: 'rr',
+          ejection: { timeMs: 0, trialMs: 0 },
+        },
       },
     );
     this.#engine = new NodeEngine(

@@ -24,6 +24,8 @@ export interface Packet {
   readonly inInterface: string;
   readonly protocol: PacketProtocol;
   readonly dport: number;
+  /** 50,000, a port of nobody's, unless told. */
+  readonly sport?: number;
   readonly ctstate: FlowState;
   /** Has conntrack rewritten the destination of this flow? */
   readonly isDnat: boolean;
@@ -114,13 +116,19 @@ export function conntrackMatcher({ states, originalDst }: ConntrackOptions): Mat
   };
 }
 
+/** Where a packet comes from unless it says so: in no range of ours. */
+const USUAL_SOURCE_PORT = 50_000;
+
 /** `80` or `80:90`. */
-export function portMatcher(text: string, refuse: Refuse): Matcher {
+export function portMatcher(option: '--sport' | '--dport', text: string, refuse: Refuse): Matcher {
   const parts = text.split(':').map((part) => portNumber(part, refuse));
   const [first, last = first] = parts;
   if (first === undefined || last === undefined || last < first || parts.length > 2)
-    return refuse(`--dport ${text}`);
-  return (packet) => packet.dport >= first && packet.dport <= last;
+    return refuse(`${option} ${text}`);
+  return ({ dport, sport = USUAL_SOURCE_PORT }) => {
+    const port = option === '--dport' ? dport : sport;
+    return port >= first && port <= last;
+  };
 }
 
 export function portNumber(text: string, refuse: Refuse): number {

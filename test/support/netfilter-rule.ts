@@ -144,9 +144,10 @@ class RuleParser {
         this.#comment = this.#take('a comment');
         if (Buffer.byteLength(this.#comment) > 255) this.#refuse('the comment is longer than 255 bytes');
         return undefined;
+      case '--sport':
       case '--dport':
         this.#needs(this.#protocol ?? 'tcp');
-        return portMatcher(this.#take('a port'), this.#refuse);
+        return portMatcher(option, this.#take('a port'), this.#refuse);
       case '--tcp-flags':
         this.#needs('tcp');
         return flagsMatcher(this.#take('a mask'), this.#take('flags'), this.#refuse);

@@ -7,7 +7,15 @@ import type { MovedPortal } from '../../src/iptables/conntrack.ts';
 import type { Flows } from '../../src/sync/family-sync.ts';
 import type { KernelExec } from './fake-exec.ts';
 import { PacketTracer, makePacket } from './packet-tracer.ts';
-import { CLUSTER_IPS, EXTERNAL_IPS, LOAD_BALANCER_IPS, NODE_PORTS, SERVICE_PORTS } from './random-service.ts';
+import {
+  CLUSTER_IPS,
+  EXTERNAL_IPS,
+  LOAD_BALANCER_IPS,
+  NODE_PORTS,
+  SERVICE_PORTS,
+  oneIn,
+} from './random-service.ts';
+import type { Random } from './random.ts';
 
 const PORTS = [...new Set<number>([...SERVICE_PORTS, ...NODE_PORTS])];
 const SENDERS = {
@@ -43,8 +51,13 @@ export class FlowTable implements Flows {
     }
   }
 
+  /** Some clients have gone, and their flows with them. */
+  lapse(random: Random): void {
+    for (const key of this.#flows.keys()) if (oneIn(random, 3)) this.#flows.delete(key);
+  }
+
   /**
-   * Every flow sends a packet. Resolves with one line for each that goes another way than a new flow from the same
+   * Every flow sends a packet. Gives one line for each that goes another way than a new flow from the same
    * place would: it was to be forgotten. `nodeAddresses` are those that are local now.
    */
   send(nodeAddresses: readonly string[]): readonly string[] {

@@ -90,7 +90,7 @@ export class MemoryProxy {
       affinityCapacity: 100,
       random,
       scheduler: options.settings.scheduler,
-      ejectionTimeMs: 0,
+      ejection: { timeMs: 0, trialMs: 0 },
     };
     this.forwarder = new Forwarder({ clock, logger }, { dialTimeoutsMs: [250], balancer });
     this.forwarder.attach(this.sessions);

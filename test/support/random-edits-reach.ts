@@ -16,7 +16,7 @@ import { servicePortNameText } from '../../src/model/service-port-name.ts';
 import { snapshotFromObjects } from '../../src/model/snapshot.ts';
 import type { Lab } from './netns-lab.ts';
 import type { ClusterState } from './random-cluster.ts';
-import type { Place, Reach } from './random-edits-lab.ts';
+import type { Place, Reach } from './random-edits-probes.ts';
 
 export class Reachability {
   readonly #desired: DesiredState;

@@ -2,8 +2,8 @@
  * The rules of a proxy with the names of its listeners in the place of their ports, so that two proxies that took other
  * ports can be compared. Order is kept, but for what is in the order of the ports themselves:
  *
- * - the chains `G-…`, which guard the ports in blocks, become one chain `GUARD` in the order of the names, and the jumps
- *   to them one jump;
+ * - the chains `G-…` and `S-…`, which guard the ports in blocks, become one chain `GUARD` in the order of the names, and
+ *   the jumps to them one jump;
  * - a chain `E…`, whose name is made of two ports, is named by what it says.
  */
 import type { IpFamily } from '../../src/model/address.ts';
@@ -25,7 +25,9 @@ export interface SavedTable {
 
 /** Ports in a guard chain. */
 const BLOCK = 64;
-const GUARD = `${CHAIN_PREFIX}G-`;
+const GUARD = new RegExp(` -A ${CHAIN_PREFIX}[GS]-`);
+const GUARD_DECLARED = new RegExp(` :${CHAIN_PREFIX}[GS]-`);
+const TO_GUARD = new RegExp(` -j ${CHAIN_PREFIX}([GS])-`);
 
 /** Our chains in the order of their names, each with its rules, and the jumps into them: one line each. */
 export function namedRules({ family, saved }: SavedTable, nameOfPort: NameOfPort): readonly string[] {
@@ -48,14 +50,17 @@ function withNames(line: string, family: IpFamily, nameOfPort: NameOfPort): stri
   const diverted = line
     .replace(/(--to-ports )(\d+)$/, (_, option: string, port: string) => `${option}${name(port)}`)
     .replace(/(--to-destination \S+:)(\d+)$/, (_, option: string, port: string) => `${option}${name(port)}`);
-  if (!line.includes(` -A ${GUARD}`)) return diverted;
+  if (!GUARD.test(line)) return diverted;
   checkBlock(line);
-  return diverted.replace(/(--dport )(\d+)/, (_, option: string, port: string) => `${option}${name(port)}`);
+  return diverted.replace(
+    /(--[ds]port )(\d+)/,
+    (_, option: string, port: string) => `${option}${name(port)}`,
+  );
 }
 
 /** A guard in the wrong chain guards nothing. */
 function checkBlock(line: string): void {
-  const [, first, port] = new RegExp(` -A ${GUARD}[TU](\\d+) .*--dport (\\d+) `).exec(line) ?? [];
+  const [, first, port] = / -A \S+-[GS]-[TU](\d+) .*--[ds]port (\d+) /.exec(line) ?? [];
   const place = Number(port) - Number(first);
   if (!(place >= 0 && place < BLOCK)) throw new Error(`in the chain of other ports: ${line}`);
 }
@@ -80,13 +85,14 @@ function withoutBlocks(lines: readonly string[]): readonly string[] {
   const guards: string[] = [];
   const rest: string[] = [];
   for (const line of lines) {
-    if (line.includes(` :${GUARD}`)) continue;
-    if (line.includes(` -A ${GUARD}`)) guards.push(line.replace(/G-[TU]\d+/, 'GUARD'));
-    else if (line.includes(` -j ${GUARD}`)) rest.push('a jump to GUARD');
+    if (GUARD_DECLARED.test(line)) continue;
+    const [, guard] = TO_GUARD.exec(line) ?? [];
+    if (GUARD.test(line)) guards.push(line.replace(/([GS])-[TU]\d+/, '$1-GUARD'));
+    else if (guard !== undefined) rest.push(`a jump to ${guard}-GUARD`);
     else rest.push(line);
   }
   const isRepeated = (line: string, index: number): boolean =>
-    line === 'a jump to GUARD' && rest[index - 1] === line;
+    line.startsWith('a jump to ') && rest[index - 1] === line;
   return [
     ...rest.filter((line, index) => !isRepeated(line, index)),
     ...guards.toSorted((a, b) => compareText(guarded(a), guarded(b))),
@@ -95,5 +101,5 @@ function withoutBlocks(lines: readonly string[]): readonly string[] {
 
 /** What a guard is for: the rules of one port stay in their order. */
 function guarded(rule: string): string {
-  return /-p (?:tcp|udp) /.exec(rule)?.[0] + (/--dport <[^>]*>/.exec(rule)?.[0] ?? '');
+  return /-p (?:tcp|udp) /.exec(rule)?.[0] + (/--[ds]port <[^>]*>/.exec(rule)?.[0] ?? '');
 }

@@ -385,7 +385,7 @@ describe('health checks', () => {
     expect(entriesOf(fixture, /^health checks programmed/)).toEqual(['health checks programmed: web IPv4 1']);
   });
 
-  test('are told of what is programmed when a single listener could not be opened', async () => {
+  test('are told that nobody is there when a listener of the Service could not be opened', async () => {
     const fixture = makeFixture();
     fixture.listeners.faults.set(CLUSTER, new ProxyError('ERR_LISTENER_OPEN', 'cannot listen'));
     fixture.proxier.update(withEndpoints(checked, [here('10.0.0.1')]), []);
@@ -393,7 +393,7 @@ describe('health checks', () => {
 
     await fixture.failure();
 
-    expect(entriesOf(fixture, /^health checks programmed/)).toEqual(['health checks programmed: web IPv4 1']);
+    expect(entriesOf(fixture, /^health checks programmed/)).toEqual(['health checks programmed: web IPv4 0']);
   });
 
   test('are told of what a sync programmed, and then of what came during it', async () => {
@@ -421,6 +421,6 @@ describe('health checks', () => {
       .flat()
       .filter(({ target }) => target.kind === 'accept')
       .map(({ comment, destinationPort }) => `${comment} ${String(destinationPort)}`);
-    expect(comments).toEqual(['default/web health check 31000', 'default/web 1000']);
+    expect(comments).toEqual(['default/web 1000', 'default/web health check 31000']);
   });
 });

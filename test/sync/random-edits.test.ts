@@ -97,9 +97,14 @@ const DISTURBANCES: readonly (Disturbance | undefined)[] = [
   {
     what: 'somebody flushes a chain',
     happen: async ({ random, live }) => {
+      // An edit that writes the same chain before anybody has looked would hide it.
+      await live.settle();
       const tables = live.kernel.tables[random.pick(IP_FAMILIES)];
       const own = tables.chains('nat').filter((chain) => chain.startsWith('USERSPACE-PROXY-'));
       if (own.length > 0) tables.load(`*nat\n:${random.pick(own)} - [0:0]\nCOMMIT\n`);
+      // Whoever comes now goes past us, and is remembered so.
+      live.flows.lapse(random);
+      live.flows.send(live.addresses.all);
     },
     end: async ({ live }) => void (await live.sync({ isPeriodic: true })),
   },

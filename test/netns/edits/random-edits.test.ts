@@ -10,7 +10,8 @@ import { canMakeNamespaces } from '../../support/netns-lab.ts';
 import { makeService, manifestText } from '../../support/objects.ts';
 import { ProxyProcess } from '../../support/proxy-process.ts';
 import { type ClusterState, randomClusterState } from '../../support/random-cluster.ts';
-import { EditsLab, type Place, manifestFiles } from '../../support/random-edits-lab.ts';
+import { EditsLab, manifestFiles } from '../../support/random-edits-lab.ts';
+import type { Place } from '../../support/random-edits-probes.ts';
 import { Reachability } from '../../support/random-edits-reach.ts';
 import { type RandomSettings, randomSettings } from '../../support/random-edits-settings.ts';
 import { randomEdit } from '../../support/random-edits.ts';
@@ -123,7 +124,7 @@ async function play(run: Run): Promise<void> {
     }
     edits += burst;
     await disturb(run);
-    if (oneIn(random, 2)) await lab.stir();
+    if (oneIn(random, 2)) await lab.probes.stir();
     if (oneIn(random, 2)) await waitForRead(run);
   }
 }
@@ -175,7 +176,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('a live proxy', () => {
         const isPortal = (place: Place): boolean => reachability.isPortal(place);
         const ofLive = {
           ...(await lab.report(live)),
-          reach: reachability.linesOf(await lab.reach(isPortal)),
+          reach: reachability.linesOf(await lab.probes.reach(isPortal)),
         };
         await live.stop();
         await lab.cleanUp();
@@ -184,7 +185,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('a live proxy', () => {
         await settle({ proxy: fresh }, run.mark);
         const ofFresh = {
           ...(await lab.report(fresh)),
-          reach: reachability.linesOf(await lab.reach(isPortal)),
+          reach: reachability.linesOf(await lab.probes.reach(isPortal)),
         };
         await fresh.stop();
         await lab.cleanUp();

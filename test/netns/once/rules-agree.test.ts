@@ -27,6 +27,12 @@ describe.skipIf(canMakeNamespaces() !== undefined)('tracer and kernel agree on t
   beforeAll(async () => {
     lab = await createLab({ pods: 1, podLinks: 'bridged' });
     kernel = await KernelFate.open(lab);
+    // A host asks for its neighbour from the address it sends from, if that is its own; otherwise from its link-local
+    // one, which is not ready in a new lab, and what waits for the answer would be lost.
+    const probes = [lab.pod(1), lab.ext].flatMap((from) =>
+      [lab.node.ipv4, lab.node.ipv6].map((dst): Probe => ({ from, dst, dport: 9, protocol: 'udp' })),
+    );
+    await kernel.probe({}, probes);
   });
   afterAll(async () => {
     await kernel?.[Symbol.asyncDispose]();
