@@ -23,7 +23,9 @@ import {
   makeNodeView,
   proxyPortsOf,
   ruleSetOf,
+  firstLoadOf,
 } from '../support/rule-fixture.ts';
+import { makePacket, tracerOf } from '../support/packet-tracer.ts';
 import { type ServicePortTweak, addresses, makeServicePort, makeSnapshot } from '../support/snapshots.ts';
 
 const LOCAL: ServicePortTweak = { externalTrafficPolicy: 'Local' };
@@ -487,4 +489,20 @@ test('every diverting rule of a way that translates leads to the private address
       new Set([JSON.stringify({ ...diversion, port: 0 })]),
     );
   }
+});
+
+test('what a UDP proxy port sends in no flow is dropped, and what others send by that port is not', () => {
+  const desired = desiredOf(makeServicePort({ name: 'web', protocol: 'UDP' }), HERE_AND_ELSEWHERE);
+  const tracer = tracerOf(firstLoadOf(ruleSetOf(desired)));
+  const reply = {
+    src: '192.168.77.2',
+    dst: '192.168.77.9',
+    dport: 40_000,
+    sport: 20_001,
+    protocol: 'udp',
+  } as const;
+  expect(tracer.trace('output', makePacket(reply)).verdict).toBe('drop');
+  expect(tracer.trace('output', makePacket({ ...reply, ctstate: 'ESTABLISHED' })).verdict).toBe('none');
+  expect(tracer.trace('output', makePacket({ ...reply, sport: 20_002 })).verdict).toBe('none');
+  expect(tracer.trace('forward', makePacket({ ...reply, src: '10.244.1.11' })).verdict).toBe('none');
 });
