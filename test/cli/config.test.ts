@@ -48,7 +48,7 @@ describe('the configuration', () => {
         externalClusterIP: true,
         localDetection: { kind: 'none' },
         dialTimeoutsMs: [250, 500, 1_000, 2_000],
-      ejectionTimeMs: 1_000,
+        ejectionTimeMs: 1_000,
         halfCloseTimeoutMs: 3_600_000,
         udpRepliedTimeoutMs: 120_000,
         udpUnrepliedTimeoutMs: 30_000,

@@ -259,7 +259,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('proxy ports', () => {
     const ports = rules.map(divertedPort).filter((port) => port !== undefined);
     // Two for each family and DNS for clusterIP and NodePort.
     expect(ports).toHaveLength(8);
-    expect([...new Set(ports)].toSorted()).toEqual([25_000, 25_001]);
+    expect([...new Set(ports)].toSorted((a, b) => a - b)).toEqual([25_000, 25_001]);
     const client = await lab.pod(4).agent();
     for (const port of [1, 2]) {
       const [answer] = await client.tcpIdentify({ host: '10.96.0.10', port, count: 1 });

@@ -198,11 +198,15 @@ function renderPod(
   );
 }
 
+/** It may have to ask for neighbours from its link-local address at once, for packets that have another's source. */
 function renderHost(netns: string, addresses: readonly string[], routes: readonly string[]): string {
-  return renderBatch(netns, [
-    'link set lo up',
-    ...addresses.map((cidr) => renderAddress(cidr, 'eth0')),
-    'link set eth0 up',
-    ...routes.map((route) => `route add ${route}`),
-  ]);
+  return [
+    `ip netns exec ${netns} sh -ec 'echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad'`,
+    renderBatch(netns, [
+      'link set lo up',
+      ...addresses.map((cidr) => renderAddress(cidr, 'eth0')),
+      'link set eth0 up',
+      ...routes.map((route) => `route add ${route}`),
+    ]),
+  ].join('\n');
 }
