@@ -19,10 +19,10 @@ const NODES = [OWN_NODE, 'node2'] as const;
 const ENDPOINT_ADDRESSES = {
   IPv4: ['10.244.1.11', '10.244.1.12', '10.244.1.13', '10.244.1.14', NODE_IPS.IPv4, CLUSTER_IPS.IPv4[1]],
   IPv6: [
-    'fd00:244:1::b',
-    'fd00:244:1::c',
-    'fd00:244:1::d',
-    'fd00:244:1::e',
+    'fd00:244:1::11',
+    'fd00:244:1::12',
+    'fd00:244:1::13',
+    'fd00:244:1::14',
     NODE_IPS.IPv6,
     CLUSTER_IPS.IPv6[1],
   ],
