@@ -27,6 +27,9 @@ const COMPILE_CACHE = { NODE_COMPILE_CACHE: join(import.meta.dirname, '.cache/no
 
 const isLong = process.env['KUP_TEST_LONG'] === '1';
 
+/** Files of the three netns projects that run at the same time. */
+const NETNS_WORKERS = 3;
+
 /** In test/netns, not for every project. */
 const FOLDERS = ['redirect', 'link-local', 'once'] as const;
 
@@ -48,7 +51,8 @@ function netnsProject({ name, capture, podLinks, folders }: NetnsProject): TestP
         (folder) => `test/netns/${folder}/**`,
       ),
       env: { KUP_TEST_CAPTURE: capture, KUP_TEST_POD_LINKS: podLinks, ...COMPILE_CACHE },
-      fileParallelism: false,
+      // Labs know nothing of each other, and their tests mostly wait: for a deadline, a kernel, a process.
+      maxWorkers: NETNS_WORKERS,
       sequence: { groupOrder: 2 },
       testTimeout: isLong ? 900_000 : 30_000,
       hookTimeout: 60_000,
