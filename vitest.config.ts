@@ -11,6 +11,7 @@
  *       netns-link-local   link-local   bridged                   yes                   yes
  *       netns-unnumbered   link-local   unnumbered                yes                   yes
  *
+ *   A few long files that `netns-unnumbered` has are left out of `netns-link-local`, unless KUP_TEST_LONG is 1.
  *   `redirect/` and `link-local/` are about one way of capture. `once/` depends neither on capture nor on pod links,
  *   or sees to both by itself.
  * - `cluster` needs a real control plane on top (scripts/cluster-assets.sh), and root.
@@ -38,18 +39,27 @@ interface NetnsProject {
   /** Empty: what the proxy and the lab do without being told. */
   readonly capture: Capture | '';
   readonly podLinks: PodLinks | '';
+  /** Left out of the short form: another project has them for the same capture. */
+  readonly longOnly?: readonly string[];
   /** Of the folders that are not for all. */
   readonly folders: readonly (typeof FOLDERS)[number][];
 }
 
-function netnsProject({ name, capture, podLinks, folders }: NetnsProject): TestProjectInlineConfiguration {
+function netnsProject({
+  name,
+  capture,
+  podLinks,
+  folders,
+  longOnly = [],
+}: NetnsProject): TestProjectInlineConfiguration {
   return {
     test: {
       name,
       include: ['test/netns/**/*.test.ts'],
-      exclude: FOLDERS.filter((folder) => !folders.includes(folder)).map(
-        (folder) => `test/netns/${folder}/**`,
-      ),
+      exclude: [
+        ...FOLDERS.filter((folder) => !folders.includes(folder)).map((folder) => `test/netns/${folder}/**`),
+        ...(isLong ? [] : longOnly),
+      ],
       env: { KUP_TEST_CAPTURE: capture, KUP_TEST_POD_LINKS: podLinks, ...COMPILE_CACHE },
       // Labs know nothing of each other, and their tests mostly wait: for a deadline, a kernel, a process.
       maxWorkers: NETNS_WORKERS,
@@ -78,6 +88,12 @@ export default defineConfig({
         capture: 'link-local',
         podLinks: 'bridged',
         folders: ['link-local'],
+        longOnly: [
+          'test/netns/edits/**',
+          'test/netns/e2e/schedulers*',
+          'test/netns/e2e/proxy-protocol-backends*',
+          'test/netns/e2e/proxy-protocol-changes*',
+        ],
       }),
       netnsProject({
         name: 'netns-unnumbered',
