@@ -37,6 +37,8 @@ describe.skipIf(canMakeNamespaces() !== undefined)('an edit', () => {
     const isFree = async (): Promise<boolean> =>
       (await client.tcpProbe({ ...target, timeoutMs: 150 })).outcome === 'timeout';
     await waitFor(isFree, { timeoutMs: EDIT_MS, what: `${target.host}:${target.port} to be left alone` });
+    // Conntrack remembers each SYN for two minutes as not captured, and whoever comes by the same port meanwhile is lost.
+    await lab.node.run(['conntrack', '-D', '-p', 'tcp', '-d', target.host, '--state', 'SYN_SENT']);
   };
 
   beforeAll(async () => {

@@ -20,7 +20,7 @@ import type { Random } from './random.ts';
 const PORTS = [...new Set<number>([...SERVICE_PORTS, ...NODE_PORTS])];
 const SENDERS = {
   4: { pod: '10.244.1.14', outside: '192.168.77.9', node: '192.168.77.2' },
-  6: { pod: 'fd00:244:1::e', outside: 'fd00:77::9', node: 'fd00:77::2' },
+  6: { pod: 'fd00:244:1::14', outside: 'fd00:77::9', node: 'fd00:77::2' },
 } as const;
 
 interface Flow {

@@ -18,6 +18,8 @@ import type { Lab } from './netns-lab.ts';
 import type { ClusterState } from './random-cluster.ts';
 import type { Place, Reach } from './random-edits-probes.ts';
 
+const REFUSED = 'refused, if it is new';
+
 export class Reachability {
   readonly #desired: DesiredState;
   readonly #settings: NodeSettings;
@@ -61,8 +63,13 @@ export class Reachability {
   #lineOf({ from, place, isLasting, outcome, names }: Reach): string {
     const at = `${from} ${isLasting ? '(lasting) ' : ''}-> ${place.host} ${place.protocol} ${place.port}`;
     const portals = this.#portalsAt(place);
-    if (outcome !== 'answered' || portals.length === 0) return `${at}: ${outcome} ${names.join()}`;
-    const endpoints = new Set(portals.flatMap((portal) => [...this.#namesOf(this.#listenersOf(portal))]));
+    if (portals.length === 0) return `${at}: ${outcome} ${names.join()}`;
+    // A refusal is for new flows: who has found somebody there before the Service came keeps him until it has endpoints.
+    const isOlder = isLasting && outcome === 'answered' && !portals.some(isDiverted);
+    if (outcome !== 'answered' || isOlder) return `${at}: ${isLasting ? REFUSED : outcome}`;
+    const listeners = portals.flatMap((portal) => this.#listenersOf(portal));
+    // A UDP client stays with its endpoint as long as that serves, be others nearer by now.
+    const endpoints = isLasting ? this.#servingNamesOf(listeners) : this.#namesOf(listeners);
     const strangers = names.filter((name) => !endpoints.has(name));
     const owners = [...new Set(portals.map(({ servicePortName }) => servicePortName))].join(' or ');
     return `${at}: answered by ${strangers.length === 0 ? owners : strangers.join()}`;
@@ -107,8 +114,20 @@ export class Reachability {
     );
   }
 
+  #servingNamesOf(listeners: readonly DesiredListener[]): ReadonlySet<string> {
+    const keys = listeners.flatMap(({ servingKeys }) => [...servingKeys]);
+    return this.#hostsOf(keys.map((key) => key.replace(/:\d+$/, '').replaceAll(/[[\]]/g, '')));
+  }
+
   #namesOf(listeners: readonly DesiredListener[]): ReadonlySet<string> {
-    const addresses = listeners.flatMap(({ endpoints }) => endpoints.map(({ address }) => address));
+    return this.#hostsOf(listeners.flatMap(({ endpoints }) => endpoints.map(({ address }) => address)));
+  }
+
+  #hostsOf(addresses: readonly string[]): ReadonlySet<string> {
     return new Set(addresses.map((address) => this.#hostByAddress.get(address) ?? 'elsewhere'));
   }
+}
+
+function isDiverted({ target }: Portal): boolean {
+  return target.kind === 'listener' || target.kind === 'split';
 }
