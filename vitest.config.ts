@@ -90,6 +90,7 @@ export default defineConfig({
         folders: ['link-local'],
         longOnly: [
           'test/netns/edits/**',
+          'test/netns/change-under-load*',
           'test/netns/e2e/schedulers*',
           'test/netns/e2e/proxy-protocol-backends*',
           'test/netns/e2e/proxy-protocol-changes*',

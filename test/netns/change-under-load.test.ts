@@ -66,12 +66,12 @@ describe.skipIf(canMakeNamespaces() !== undefined)('under load', () => {
   const allDrained = async (): Promise<void> => {
     const isDrained = async (): Promise<boolean> =>
       (await proxy.metric('userspace_proxy_listeners_draining')) === 0;
-    await waitFor(isDrained, { timeoutMs: 10_000, what: 'the last listeners to be closed' });
+    await waitFor(isDrained, { timeoutMs: 30_000, what: 'the last listeners to be closed' });
     expect(await proxy.metric('userspace_proxy_listeners')).toBe(2);
   };
 
   test(`a Service changed ${CHANGES} times, its listeners reopened each time, costs no connection`, {
-    timeout: isLong ? 600_000 : 60_000,
+    timeout: isLong ? 600_000 : 180_000,
   }, async () => {
     const ports: number[] = [];
     await withoutLoss(async () => {
@@ -114,7 +114,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('under load', () => {
         await proxy.writeManifest('web.yaml', manifest('fro', backends));
         const expected = backends.map((number) => `pod${number}`).join();
         await waitFor(async () => (await answering()) === expected, {
-          timeoutMs: 5_000,
+          timeoutMs: 15_000,
           what: `answers of ${expected}`,
         });
       }
