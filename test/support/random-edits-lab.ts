@@ -95,6 +95,23 @@ export class EditsLab implements AsyncDisposable {
     };
   }
 
+  /**
+   * A reply that is on its way while its flow is forgotten begins one in the other direction, and the client goes on by
+   * that as before. It takes a server at the address that is not the Service's, and the very moment.
+   */
+  async forgetTurnedFlows(): Promise<void> {
+    const turned = [
+      ...elsewhere().map((address) => ['--orig-src', address]),
+      ...[this.lab.node.ipv4, this.lab.node.ipv6].flatMap((address) =>
+        TARGET_PORTS.map((port) => ['--orig-src', address, '--orig-port-src', `${port}`]),
+      ),
+    ];
+    for (const flows of turned) {
+      const family = flows[1]?.includes(':') ? 'ipv6' : 'ipv4';
+      await this.lab.node.exec(['conntrack', '-D', '-f', family, '-p', 'udp', ...flows]);
+    }
+  }
+
   /** As an operator removes a proxy that has ended. */
   async cleanUp(): Promise<void> {
     await this.lab.node.run([process.execPath, MAIN, '--cleanup', '--state-dir', '']);

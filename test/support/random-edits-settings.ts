@@ -42,16 +42,18 @@ const LOCAL_DETECTION: readonly Choice[] = [
 
 export function randomSettings(random: Random): RandomSettings {
   const scheduler = random.pick(SCHEDULERS);
+  const detection = random.pick(LOCAL_DETECTION);
   const choices: readonly Choice[] = [
     random.pick(NODE_PORT_ADDRESSES),
-    random.pick(LOCAL_DETECTION),
+    detection,
     oneIn(random, 4)
       ? { settings: { localhostNodePorts: false }, flags: ['--iptables-localhost-nodeports=false'] }
       : NOTHING,
     oneIn(random, 4)
       ? { settings: { disableExternalIPs: true }, flags: ['--disable-external-ips'] }
       : NOTHING,
-    oneIn(random, 4)
+    // Refused where nobody is known to be a pod.
+    detection !== NOTHING && oneIn(random, 4)
       ? { settings: { externalClusterIP: false }, flags: ['--external-clusterip=false'] }
       : NOTHING,
     oneIn(random, 3) ? { settings: { scheduler }, flags: ['--scheduler', scheduler] } : NOTHING,

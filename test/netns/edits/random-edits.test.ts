@@ -169,6 +169,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('a live proxy', () => {
   /** Everything that can be seen of a proxy that has settled. */
   const measure = async (proxy: ProxyProcess, { state, settings }: Started): Promise<object> => {
     const reachability = await Reachability.of(lab.lab, settings.settings, state);
+    await lab.forgetTurnedFlows();
     const reached = await lab.probes.reach((place) => reachability.isPortal(place));
     return { ...(await lab.report(proxy)), reach: reachability.linesOf(reached) };
   };
