@@ -5,6 +5,7 @@
 import type { Cidr } from '../model/cidr.ts';
 import type { LocalDetection } from '../model/local-detection.ts';
 import type { SchedulerName } from '../model/service-policy.ts';
+import { type ConnectionSettings, connectionSettingsFrom } from './connection-flags.ts';
 import { renderDuration } from './duration.ts';
 import { FLAGS } from './flag-table.ts';
 import type { BindAddress, PortRange } from './flag-types.ts';
@@ -23,7 +24,7 @@ export type Command = 'run' | 'cleanup' | 'print-rules' | 'help' | 'version';
 export type CaptureMode = 'redirect' | 'link-local';
 
 /** All durations are whole or fractional milliseconds, at most 24 days. */
-export interface Config {
+export interface Config extends ConnectionSettings {
   /** Files and directories to read, as given; none: an API server is the source. */
   readonly manifests: readonly string[];
   /** '' : none. */
@@ -62,18 +63,6 @@ export interface Config {
   /** Clients outside the cluster may use clusterIPs. Always true when `localDetection` is `none`. */
   readonly externalClusterIP: boolean;
   readonly localDetection: LocalDetection;
-  /** One or more, each greater than 0. */
-  readonly dialTimeoutsMs: readonly number[];
-  /** 0: nobody is left out. */
-  readonly ejectionTimeMs: number;
-  /** 0: never. */
-  readonly halfCloseTimeoutMs: number;
-  readonly udpRepliedTimeoutMs: number;
-  readonly udpUnrepliedTimeoutMs: number;
-  /** At least 1. */
-  readonly maxUdpSessions: number;
-  /** At least 1. */
-  readonly affinityTableSize: number;
   /** undefined: do not serve. */
   readonly healthzBindAddress: BindAddress | undefined;
   /** undefined: do not serve. */
@@ -152,8 +141,6 @@ function commandFrom(values: Values): Command {
 }
 
 function configFromValues(values: Values, given: ReadonlyMap<string, unknown>): Config {
-  const udpRepliedTimeoutMs = values['udp-timeout'];
-  const udpUnrepliedTimeoutMs = values['udp-unreplied-timeout'];
   return Object.freeze({
     manifests: Object.freeze([...values.manifests]),
     kubeconfig: values.kubeconfig,
@@ -169,16 +156,7 @@ function configFromValues(values: Values, given: ReadonlyMap<string, unknown>): 
     listenerGracePeriodMs: values['listener-grace-period'],
     drainTimeoutMs: values['drain-timeout'],
     ...serviceSettingsFrom(values),
-    dialTimeoutsMs: Object.freeze([...values['dial-timeouts']]),
-    ejectionTimeMs: values['ejection-time'],
-    halfCloseTimeoutMs: values['tcp-half-close-timeout'],
-    udpRepliedTimeoutMs,
-    // Unless somebody asks for it, an answered session never dies before an unanswered one.
-    udpUnrepliedTimeoutMs: given.has('udp-unreplied-timeout')
-      ? udpUnrepliedTimeoutMs
-      : Math.min(udpUnrepliedTimeoutMs, udpRepliedTimeoutMs),
-    maxUdpSessions: values['max-udp-sessions'],
-    affinityTableSize: values['affinity-table-size'],
+    ...connectionSettingsFrom(values, given),
     healthzBindAddress: servedAt(values['healthz-bind-address']),
     metricsBindAddress: servedAt(values['metrics-bind-address']),
     bindAddressHardFail: values['bind-address-hard-fail'],

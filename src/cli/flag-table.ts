@@ -4,13 +4,12 @@
  */
 import { parseIpAddress } from '../model/address.ts';
 import { SCHEDULERS } from '../model/service-policy.ts';
+import { CONNECTION_FLAGS } from './connection-flags.ts';
 import {
   type BindAddress,
-  type FlagType,
   bindAddress,
   boolean,
   durationFrom,
-  durationsFrom,
   integerBetween,
   labelValue,
   oneOf,
@@ -19,7 +18,7 @@ import {
   text,
   texts,
 } from './flag-types.ts';
-import type { FlagSpec, FlagTable } from './flags.ts';
+import { type FlagTable, flagIn } from './flags.ts';
 import {
   MAX_INTERFACE_NAME_LENGTH,
   cidrOfEachFamily,
@@ -32,18 +31,6 @@ const DEFAULT_PROXY_PORT_RANGE = { first: 20_000, last: 29_999 } as const;
 const HEALTHZ_PORT = 10_256;
 const METRICS_PORT = 10_249;
 
-const MAX_TABLE_SIZE = 16_777_216;
-
-function flagIn(group: string) {
-  return <T>(type: FlagType<T>, fallback: NoInfer<T>, help: string, shorthand?: string): FlagSpec<T> => ({
-    type,
-    default: fallback,
-    help,
-    group,
-    ...(shorthand === undefined ? {} : { shorthand }),
-  });
-}
-
 function addressAt(ip: string, port: number): BindAddress | 'off' {
   const address = parseIpAddress(ip);
   return address === undefined ? 'off' : { address, port };
@@ -53,7 +40,6 @@ const sources = flagIn('Source');
 const proxying = flagIn('Proxy');
 const services = flagIn('Service');
 const pods = flagIn('Pod detection');
-const connections = flagIn('Connection');
 const serving = flagIn('Health and metrics');
 const logging = flagIn('Logs');
 const commands = flagIn('Command');
@@ -173,41 +159,7 @@ export const FLAGS = {
     '',
     "What the names of pods' interfaces begin with, for InterfaceNamePrefix. At most 14 characters.",
   ),
-  'dial-timeouts': connections(
-    durationsFrom(1),
-    [250, 500, 1_000, 2_000],
-    'Time-outs of successive passes over the endpoints of a Service when one does not answer.',
-  ),
-  'ejection-time': connections(
-    durationFrom(0),
-    1_000,
-    'How long an endpoint that did not answer is left out at first; twice as long each time it fails again, up to 30s. The last one that answers never is. 0: nobody is left out.',
-  ),
-  'tcp-half-close-timeout': connections(
-    durationFrom(0),
-    3_600_000,
-    'How long one direction of a TCP connection may stay silent after the other has ended. 0: for ever.',
-  ),
-  'udp-timeout': connections(
-    durationFrom(1),
-    120_000,
-    "How long a UDP session is kept without traffic once its backend has replied. (kube-proxy's userspace mode: 250ms, replied or not.)",
-  ),
-  'udp-unreplied-timeout': connections(
-    durationFrom(1),
-    30_000,
-    'How long a UDP session is kept without traffic before its backend has replied. Not given: never more than --udp-timeout.',
-  ),
-  'max-udp-sessions': connections(
-    integerBetween(1, MAX_TABLE_SIZE),
-    4_096,
-    'UDP sessions in all; the longest idle one makes room for a new one.',
-  ),
-  'affinity-table-size': connections(
-    integerBetween(1, MAX_TABLE_SIZE),
-    65_536,
-    'Clients remembered for sessionAffinity ClientIP, by each Service port and family; the longest unseen makes room.',
-  ),
+  ...CONNECTION_FLAGS,
   'healthz-bind-address': serving(
     bindAddress(HEALTHZ_PORT),
     addressAt('0.0.0.0', HEALTHZ_PORT),

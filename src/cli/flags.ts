@@ -19,6 +19,17 @@ export interface FlagSpec<T> {
   readonly group: string;
 }
 
+/** Makes flags that `--help` shows under this heading. */
+export function flagIn(group: string) {
+  return <T>(type: FlagType<T>, fallback: NoInfer<T>, help: string, shorthand?: string): FlagSpec<T> => ({
+    type,
+    default: fallback,
+    help,
+    group,
+    ...(shorthand === undefined ? {} : { shorthand }),
+  });
+}
+
 /** Flags by name, without the dashes. */
 export type FlagTable = Readonly<Record<string, FlagSpec<unknown>>>;
 
