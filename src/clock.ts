@@ -9,7 +9,10 @@ export type MonotonicMs = number;
 export interface Clock {
   /** For durations, time-outs and expiry. Never jumps. */
   now(): MonotonicMs;
-  /** Milliseconds since the epoch: only for what people or other programs read (logs, health, metrics). */
+  /**
+   * Milliseconds since the epoch: may jump. For what people or other programs read (logs, health,
+   * metrics) and for the age of what an earlier process has left.
+   */
   wallTime(): number;
 }
 

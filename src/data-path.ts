@@ -2,7 +2,7 @@
 import type { Config } from './cli/config.ts';
 import type { Clock } from './clock.ts';
 import { NodeEngine } from './engine/node/node-engine.ts';
-import { localPortRange } from './host/kernel.ts';
+import { localPortRange, openFilesLimit } from './host/kernel.ts';
 import type { PortMemory } from './host/port-memory.ts';
 import type { Logger } from './log.ts';
 import { Forwarder } from './proxy/forwarder.ts';
@@ -54,14 +54,22 @@ export function createDataPath(
       trialMs: Math.max(...config.dialTimeoutsMs) + TRIAL_MARGIN_MS,
     },
   };
-  const forwarder = new Forwarder({ clock, logger }, { dialTimeoutsMs: config.dialTimeoutsMs, balancer });
+  const forwarder = new Forwarder(
+    { clock, logger, listeningSockets: () => listeners.socketCount },
+    {
+      dialTimeoutsMs: config.dialTimeoutsMs,
+      maxConcurrentDials: config.maxConcurrentDials,
+      entrance: { ...config, descriptorLimit: openFilesLimit() },
+      balancer,
+    },
+  );
   const engine = new NodeEngine(
     { clock, policy: forwarder },
     {
+      tcpIdleTimeoutMs: config.tcpIdleTimeoutMs,
       halfCloseTimeoutMs: config.halfCloseTimeoutMs,
       udpUnrepliedTimeoutMs: config.udpUnrepliedTimeoutMs,
       udpRepliedTimeoutMs: config.udpRepliedTimeoutMs,
-      maxUdpSessions: config.maxUdpSessions,
     },
   );
   forwarder.attach(engine);
@@ -72,7 +80,15 @@ export function createDataPath(
     remembered: wiring.remembered,
   });
   const listeners = new ListenerSet(
-    { engine, binding: forwarder, ports, clock, logger, onChange: wiring.requestSync },
+    {
+      engine,
+      binding: forwarder,
+      ports,
+      hasRoomToListen: (sockets) => forwarder.hasRoomToListen(sockets),
+      clock,
+      logger,
+      onChange: wiring.requestSync,
+    },
     { gracePeriodMs: config.listenerGracePeriodMs },
   );
   return { forwarder, engine, listeners, ports };

@@ -12,12 +12,18 @@ interface Entry {
   readonly lastUsed: MonotonicMs;
 }
 
+/** One client's entry, as it is handed out and taken back: a restart carries it over. */
+export interface AffinityTie extends Entry {
+  readonly client: string;
+}
+
 export class AffinityTable {
   readonly #capacity: number;
   /** In the order of `lastUsed`, because every write deletes and re-inserts. */
   readonly #entryByClient = new Map<string, Entry>();
   #timeoutMs: number;
   #evictions = 0;
+  #changes = 0;
 
   constructor({ timeoutMs, capacity }: { readonly timeoutMs: number; readonly capacity: number }) {
     this.#timeoutMs = timeoutMs;
@@ -32,6 +38,38 @@ export class AffinityTable {
   /** Clients forgotten for want of room, since the start. */
   get evictions(): number {
     return this.#evictions;
+  }
+
+  /** Grows whenever a client is tied, tied again or freed: as long as it is the same, the ties are. Expiry does not count. */
+  get changes(): number {
+    return this.#changes;
+  }
+
+  /**
+   * Those in force at `now`, the longest unused first, as often as one likes. Live: who walks over them in several steps
+   * sees a client twice that is tied meanwhile, the later one last.
+   */
+  ties(now: MonotonicMs): Iterable<AffinityTie> {
+    return { [Symbol.iterator]: () => this.#walk(now) };
+  }
+
+  /**
+   * Takes up ties of another table, each with the time that is left of it. A client that is tied already keeps its tie, of
+   * two ties of one client the last counts, and what is above the capacity goes, the longest unused first.
+   */
+  restore(ties: Iterable<AffinityTie>, now: MonotonicMs): void {
+    const restored = new Map<string, Entry>();
+    for (const { client, endpointKey, lastUsed } of ties) {
+      if (now - lastUsed > this.#timeoutMs || this.#entryByClient.has(client)) continue;
+      restored.set(client, { endpointKey, lastUsed });
+    }
+    if (restored.size === 0) return;
+    const inOrder = [...restored, ...this.#entryByClient].sort(([, a], [, b]) => a.lastUsed - b.lastUsed);
+    const surplus = Math.max(0, inOrder.length - this.#capacity);
+    this.#entryByClient.clear();
+    for (const [client, entry] of inOrder.slice(surplus)) this.#entryByClient.set(client, entry);
+    this.#evictions += surplus;
+    this.#changes += restored.size;
   }
 
   /**
@@ -55,6 +93,7 @@ export class AffinityTable {
   bind(client: string, endpointKey: string, now: MonotonicMs): void {
     this.#entryByClient.delete(client);
     this.#entryByClient.set(client, { endpointKey, lastUsed: now });
+    this.#changes += 1;
     this.#dropExpired(now);
     const [oldest] = this.#entryByClient.keys();
     if (this.#entryByClient.size <= this.#capacity || oldest === undefined) return;
@@ -64,13 +103,23 @@ export class AffinityTable {
 
   /** Frees the client if it is tied to this endpoint: the endpoint failed it. */
   release(client: string, endpointKey: string): void {
-    if (this.#entryByClient.get(client)?.endpointKey === endpointKey) this.#entryByClient.delete(client);
+    if (this.#entryByClient.get(client)?.endpointKey !== endpointKey) return;
+    this.#entryByClient.delete(client);
+    this.#changes += 1;
   }
 
   /** Frees the clients of every other endpoint. */
   retainEndpoints(endpointKeys: ReadonlySet<string>): void {
     for (const [client, entry] of this.#entryByClient) {
-      if (!endpointKeys.has(entry.endpointKey)) this.#entryByClient.delete(client);
+      if (endpointKeys.has(entry.endpointKey)) continue;
+      this.#entryByClient.delete(client);
+      this.#changes += 1;
+    }
+  }
+
+  *#walk(now: MonotonicMs): Generator<AffinityTie> {
+    for (const [client, entry] of this.#entryByClient) {
+      if (now - entry.lastUsed <= this.#timeoutMs) yield { client, ...entry };
     }
   }
 

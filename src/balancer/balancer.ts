@@ -6,7 +6,7 @@
 import type { MonotonicMs } from '../clock.ts';
 import type { Endpoint } from '../model/endpoint.ts';
 import type { SchedulerName, SessionAffinity } from '../model/service-policy.ts';
-import { AffinityTable } from './affinity-table.ts';
+import { AffinityTable, type AffinityTie } from './affinity-table.ts';
 import { type SchedulerDeps, buildScheduler } from './build-scheduler.ts';
 import { type EjectionOptions, Ejections } from './ejection.ts';
 import type { EndpointKeys, Random } from './round-robin.ts';
@@ -33,6 +33,7 @@ export class Balancer {
   #affinity: AffinityTable | undefined;
   /** Of tables that were switched off. */
   #pastEvictions = 0;
+  #pastAffinityChanges = 0;
 
   constructor(options: BalancerOptions) {
     this.#options = options;
@@ -72,6 +73,23 @@ export class Balancer {
     return this.#pastEvictions + (this.#affinity?.evictions ?? 0);
   }
 
+  /** Grows whenever a client is tied or freed, for whatever reason but the time. */
+  get affinityChanges(): number {
+    return this.#pastAffinityChanges + (this.#affinity?.changes ?? 0);
+  }
+
+  /** The ties in force, the longest unused first; live, see `AffinityTable.ties`. */
+  affinityTies(now: MonotonicMs): Iterable<AffinityTie> {
+    return this.#affinity?.ties(now) ?? [];
+  }
+
+  /** Takes up ties of an earlier instance, as far as they still hold and their endpoint is there. Nobody is moved. */
+  restoreAffinity(ties: Iterable<AffinityTie>, now: MonotonicMs): void {
+    this.#affinity?.restore(ties, now);
+    // As in `setEndpoints`: an empty set frees nobody, the endpoints may be on their way.
+    if (this.size > 0) this.#affinity?.retainEndpoints(new Set(this.#endpointByKey.keys()));
+  }
+
   /**
    * Sorted by key; false when nothing changes. Clients tied to an endpoint that is gone are freed; the others
    * stay where they are.
@@ -94,6 +112,7 @@ export class Balancer {
   setAffinity(affinity: SessionAffinity): void {
     if (affinity.kind === 'None') {
       this.#pastEvictions = this.affinityEvictions;
+      this.#pastAffinityChanges = this.affinityChanges + (this.affinityEntries > 0 ? 1 : 0);
       this.#affinity = undefined;
       return;
     }
@@ -136,9 +155,28 @@ export class Balancer {
     this.#affinity?.release(client, endpointKey);
   }
 
-  /** The endpoint is to blame for a failed dial, or refused a flow. True when it is left out for it from now on. */
+  /**
+   * The endpoint is to blame for a failed dial, or refused a flow. True when it is left out for it from now on; never
+   * the last one in use.
+   */
   eject(endpointKey: string, now: MonotonicMs): boolean {
-    return this.has(endpointKey) && this.#ejections.failed(endpointKey, now);
+    return this.has(endpointKey) && this.#ejections.failed(endpointKey, now, this.size);
+  }
+
+  /** A connection has tried every endpoint in vain: nobody is left out until somebody answers. */
+  exhausted(): void {
+    this.#ejections.suspend();
+  }
+
+  /** Everybody failed, and nobody has answered since: not worth trying all of them with each connection. */
+  get isHopeless(): boolean {
+    return this.#ejections.isSuspended;
+  }
+
+  /** Is there an endpoint in use outside `excluded`? */
+  hasOther(now: MonotonicMs, excluded: EndpointKeys): boolean {
+    const leftOut = this.#leftOut(now, excluded);
+    return this.#endpointByKey.keys().some((key) => !leftOut.has(key));
   }
 
   /** The endpoint is seen to answer: it is left out no more. */

@@ -6,12 +6,18 @@
  *                           ▲                                        │
  *                           └──────── twice as long, 30 s at most ───┘ failed
  *
- * The caller never lets this empty a set: where everybody is ejected, everybody is tried.
+ * Two things keep this from making a bad hour worse:
+ *
+ * 1. The last endpoint in use is never ejected.
+ * 2. When a connection has tried everybody in vain, it is not the endpoints that are told apart by their faults: all
+ *    are in use again, and nobody is ejected until somebody answers. So when a network comes back, or a whole
+ *    Deployment, all of it is used at once, and not one endpoint for as long as the others are left out.
  */
 import type { MonotonicMs } from '../clock.ts';
 
 /** An ejection never lasts longer. */
 export const MAX_EJECTION_MS = 30_000;
+
 export interface EjectionOptions {
   /** Of a first ejection; 0: nobody is ever ejected. */
   readonly timeMs: number;
@@ -35,6 +41,7 @@ export class Ejections {
   readonly #trialMs: number;
   readonly #byKey = new Map<string, Ejection>();
   #total = 0;
+  #isSuspended = false;
 
   constructor({ timeMs, trialMs }: EjectionOptions) {
     this.#timeMs = Math.min(timeMs, MAX_EJECTION_MS);
@@ -49,6 +56,11 @@ export class Ejections {
   /** True when nobody is left out: the usual case, asked before each choice. */
   get isEmpty(): boolean {
     return this.#byKey.size === 0;
+  }
+
+  /** Everybody failed, and nobody has answered since. */
+  get isSuspended(): boolean {
+    return this.#isSuspended;
   }
 
   /** Endpoints that are left out now; one on trial still is. */
@@ -78,12 +90,13 @@ export class Ejections {
 
   /**
    * It did not answer. True when that ejects it; faults of connections that were under way before count no more than
-   * the first.
+   * the first. `endpoints`: how many there are in all.
    */
-  failed(endpointKey: string, now: MonotonicMs): boolean {
-    if (this.#timeMs === 0) return false;
+  failed(endpointKey: string, now: MonotonicMs, endpoints: number): boolean {
+    if (this.#timeMs === 0 || this.#isSuspended) return false;
     const before = this.#byKey.get(endpointKey);
     if (before?.state === 'ejected' && before.until > now) return false;
+    if (endpoints - this.#othersOut(endpointKey, now) <= 1) return false;
     // A trial without a fault was passed, so this is a fault of its own.
     const isRepeated = before !== undefined && !(before.state === 'trial' && before.until <= now);
     const timeMs = isRepeated ? Math.min(before.timeMs * 2, MAX_EJECTION_MS) : this.#timeMs;
@@ -95,10 +108,24 @@ export class Ejections {
   /** It answered: all is forgotten. */
   succeeded(endpointKey: string): void {
     this.#byKey.delete(endpointKey);
+    this.#isSuspended = false;
+  }
+
+  /** A connection has tried everybody in vain. */
+  suspend(): void {
+    this.#byKey.clear();
+    this.#isSuspended = true;
   }
 
   /** Who leaves the set comes back without a past. */
   retainEndpoints(endpointKeys: Pick<ReadonlyMap<string, unknown>, 'has'>): void {
     for (const key of this.#byKey.keys()) if (!endpointKeys.has(key)) this.#byKey.delete(key);
+  }
+
+  /** One whose trial is due is out as well: nothing says that it answers. */
+  #othersOut(endpointKey: string, now: MonotonicMs): number {
+    const own = this.#byKey.get(endpointKey);
+    const isOwnOut = own !== undefined && (own.state === 'ejected' || own.until > now);
+    return this.countAt(now) - (isOwnOut ? 1 : 0);
   }
 }

@@ -15,6 +15,9 @@
  * 4. UDP: whole datagrams to 65,507 bytes, in order, empty ones included; the reply leaves from the local
  *    address and port the client's datagrams arrived on.
  * 5. A fault of one session ends that session only.
+ *
+ * A policy may call `answer`, `reset` and `lastUsed` while it handles an event; what comes of it is reported before the
+ * call returns, or later.
  */
 import type { MonotonicMs } from '../clock.ts';
 
@@ -42,21 +45,24 @@ export interface ListenerSpec {
 
 /**
  * Why a dial failed. `refused` and `unreachable` came at once from the network, `timeout` is the decision's own
- * time-out, `local` is a fault of this node (no descriptor, no source port, no memory): no endpoint is to blame.
+ * time-out. The others are faults of this node, no endpoint is to blame: `noSourcePort` every local port is in use
+ * towards that endpoint, and only towards that one (EADDRNOTAVAIL); `noDescriptor` (EMFILE, ENFILE); `local` any
+ * other (no memory, no buffer).
  */
-export type DialFailure = 'refused' | 'unreachable' | 'timeout' | 'local';
+export type DialFailure = 'refused' | 'unreachable' | 'timeout' | 'noSourcePort' | 'noDescriptor' | 'local';
 
 /**
  * How a session ended: `fin` both directions ended in order (UDP: never); `clientReset` / `backendReset` that
- * side reset, and so was the other; `idle` a time-out of the engine; `evicted` the UDP cap made room for
- * another; `refused` the policy said so; `backendRefused` ICMP told a UDP session that nobody listens;
- * `stopped` by `reset()` or `shutdown()`.
+ * side reset, and so was the other; `idle` nothing came from either side for too long; `halfClose` nothing came from
+ * the side that was still to end; `refused` the policy said so; `backendRefused` ICMP told a UDP session that nobody
+ * listens; `evicted` and `stopped` by `reset()`, `stopped` also by `shutdown()`.
  */
 export type CloseCause =
   | 'fin'
   | 'clientReset'
   | 'backendReset'
   | 'idle'
+  | 'halfClose'
   | 'evicted'
   | 'refused'
   | 'backendRefused'
@@ -129,14 +135,14 @@ export interface EngineTotals {
 }
 
 export interface EngineOptions {
+  /** TCP: how long both directions may stay silent. 0: for ever. */
+  readonly tcpIdleTimeoutMs: number;
   /** TCP: how long one direction may stay silent after the other has ended. 0: for ever. */
   readonly halfCloseTimeoutMs: number;
   /** UDP: idle time until the first reply. */
   readonly udpUnrepliedTimeoutMs: number;
   /** UDP: idle time once both directions have been seen. */
   readonly udpRepliedTimeoutMs: number;
-  /** UDP: sessions in all; the longest idle makes room for a new one. */
-  readonly maxUdpSessions: number;
 }
 
 export interface Engine {
@@ -157,8 +163,10 @@ export interface Engine {
    * under way, which is then abandoned without an event. Ignored when the session is established or gone.
    */
   answer(session: SessionId, decision: Decision): void;
-  /** TCP: resets both sides. UDP: forgets the flow. */
-  reset(sessions: Iterable<SessionId>): void;
+  /** TCP: resets both sides. UDP: forgets the flow. The cause is what `closed` will say; `stopped` unless told. */
+  reset(sessions: Iterable<SessionId>, cause?: 'stopped' | 'evicted'): void;
+  /** UDP: when the session last carried a datagram, by the engine's clock; undefined when it is gone, or TCP. */
+  lastUsed(session: SessionId): MonotonicMs | undefined;
   /** The bytes of the sessions that are open now, so that long-lived ones show in the metrics. */
   sessionBytes(): Iterable<SessionBytes>;
   totals(): EngineTotals;

@@ -1,6 +1,9 @@
 /** What the kernel says of itself. */
 import { existsSync, readFileSync } from 'node:fs';
-import { hostname } from 'node:os';
+import { cpus, hostname } from 'node:os';
+import type { IpFamily } from '../model/address.ts';
+
+const DEFAULT_OPEN_FILES = 1024;
 
 /** Does this kernel know IPv6 at all? */
 export function hasIPv6(): boolean {
@@ -21,7 +24,35 @@ export function localPortRange(): { readonly first: number; readonly last: numbe
   }
 }
 
+/**
+ * How many descriptors this process may have: its soft limit (Node has raised it to the hard one when it started).
+ * Infinity where there is none; Linux' old default where it cannot be read.
+ */
+export function openFilesLimit(): number {
+  try {
+    const soft = /^Max open files\s+(\S+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1];
+    return soft === 'unlimited' ? Number.POSITIVE_INFINITY : Number(soft ?? DEFAULT_OPEN_FILES);
+  } catch {
+    return DEFAULT_OPEN_FILES;
+  }
+}
+
+/** The tables that legacy iptables has loaded in this network namespace; none where it never ran. */
+export function legacyTables(family: IpFamily): readonly string[] {
+  const file = family === 'IPv4' ? 'ip_tables_names' : 'ip6_tables_names';
+  try {
+    return readFileSync(`/proc/net/${file}`, 'utf8').split('\n').filter(Boolean);
+  } catch {
+    return [];
+  }
+}
+
 /** As kube-proxy makes a node name of it (`pkg/util/node` GetHostname): trimmed and in lower case. */
 export function hostName(): string {
   return hostname().trim().toLowerCase();
+}
+
+/** CPU cores of the machine, whatever this process may use of them. At least 1. */
+export function coreCount(): number {
+  return Math.max(1, cpus().length);
 }

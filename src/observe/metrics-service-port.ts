@@ -9,6 +9,7 @@ import type { CloseCause } from '../engine/engine.ts';
 import {
   CLOSE_CAUSES,
   DIAL_RESULTS,
+  type DialResult,
   FAILURE_REASONS,
   type ServicePortStatistics,
 } from '../proxy/statistics.ts';
@@ -21,10 +22,22 @@ const LABEL_BY_CAUSE: Readonly<Record<CloseCause, string>> = {
   clientReset: 'client_reset',
   backendReset: 'backend_reset',
   idle: 'idle',
+  halfClose: 'half_close',
   evicted: 'evicted',
   refused: 'refused',
   backendRefused: 'backend_refused',
   stopped: 'stopped',
+};
+
+/** The results of dials as label values. */
+const LABEL_BY_RESULT: Readonly<Record<DialResult, string>> = {
+  ok: 'ok',
+  refused: 'refused',
+  unreachable: 'unreachable',
+  timeout: 'timeout',
+  noSourcePort: 'no_source_port',
+  noDescriptor: 'no_descriptor',
+  local: 'local',
 };
 
 /** A series of a service port, before the labels that name the service port. */
@@ -83,7 +96,7 @@ const SERVICE_PORT_FAMILIES: readonly ServicePortFamily[] = [
     type: 'counter',
     name: 'dials_total',
     help: 'Attempts to reach an endpoint, by result',
-    read: (of) => DIAL_RESULTS.map((result) => [{ result }, of.dials[result]]),
+    read: (of) => DIAL_RESULTS.map((result) => [{ result: LABEL_BY_RESULT[result] }, of.dials[result]]),
   },
   {
     type: 'counter',
@@ -137,6 +150,26 @@ export function defineServicePortMetrics(registry: MetricRegistry, statistics: (
       return samples;
     });
   }
+  const gauge = (name: string, help: string, read: (of: ProxyStatistics) => number): void => {
+    registry.scraped('gauge', { name: `userspace_proxy_${name}`, help }, () => [
+      { labels: NO_LABELS, value: read(statistics()) },
+    ]);
+  };
+  gauge(
+    'connections_max',
+    'TCP connections that may be open now, by --max-connections and descriptors',
+    (of) => of.maxConnections,
+  );
+  gauge(
+    'udp_sessions_max',
+    'UDP sessions that may be open now, by --max-udp-sessions and descriptors',
+    (of) => of.maxUdpSessions,
+  );
+  gauge(
+    'dials_waiting',
+    'TCP connections that wait because --max-concurrent-dials of their Service port are dialled',
+    (of) => of.dialsWaiting,
+  );
   registry.scrapedHistogram(
     {
       name: 'userspace_proxy_connection_duration_seconds',

@@ -87,13 +87,14 @@ export class BackendPool {
     return hasOtherEndpoints || hasStoppedServing;
   }
 
-  /** The endpoint did not answer, or refused a flow: it is left out for a while. */
-  blame(endpointKey: string, now: MonotonicMs): void {
-    if (!this.balancer.eject(endpointKey, now)) return;
+  /** The endpoint did not answer, or refused a flow. True when it is left out for a while from now on. */
+  blame(endpointKey: string, now: MonotonicMs): boolean {
+    if (!this.balancer.eject(endpointKey, now)) return false;
     this.#logger.debug(
       { servicePort: this.servicePortName, endpoint: endpointKey },
       'Endpoint left out for a while: it did not answer',
     );
+    return true;
   }
 
   refused(reason: FailureReason, lastFailure: string, now: MonotonicMs): void {

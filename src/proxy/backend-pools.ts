@@ -7,6 +7,7 @@
  * counts while a pool of their service port and family is left: what a pool had counted before it was forgotten
  * (a policy that changed from Local to Cluster) stays counted.
  */
+import type { AffinityTie } from '../balancer/affinity-table.ts';
 import type { BalancerOptions } from '../balancer/balancer.ts';
 import type { MonotonicMs } from '../clock.ts';
 import type { ListenerId, SocketAddress } from '../engine/engine.ts';
@@ -21,6 +22,16 @@ export interface Seat {
   readonly destination: SocketAddress | undefined;
 }
 
+/** The ClientIP affinity of one pool. */
+export interface PoolAffinity {
+  /** The pool's name: the same after a restart. */
+  readonly pool: string;
+  /** How many ties there are, those included whose time is up. */
+  readonly size: number;
+  /** The longest unused first; live, see `AffinityTable.ties`. */
+  readonly ties: Iterable<AffinityTie>;
+}
+
 export class BackendPools {
   readonly #logger: Logger;
   readonly #options: BalancerOptions;
@@ -29,6 +40,10 @@ export class BackendPools {
   readonly #poolByName = new Map<string, BackendPool>();
   /** By service port and family. */
   readonly #countsByKey = new Map<string, ServicePortStatistics>();
+  /** Ties of an earlier instance, by pool, until that pool appears. */
+  readonly #remembered = new Map<string, readonly AffinityTie[]>();
+  /** Of pools that are forgotten. */
+  #pastAffinityChanges = 0;
   /** Some pool may have lost its last seat. */
   #hasSeatLeft = false;
 
@@ -38,7 +53,7 @@ export class BackendPools {
   }
 
   /** Returns the pool when open sessions of it may be concerned. */
-  set(key: string, backends: ListenerBackends): BackendPool | undefined {
+  set(key: string, backends: ListenerBackends, now: MonotonicMs): BackendPool | undefined {
     const pool = this.#poolByName.get(backends.pool) ?? this.#createPool(backends);
     const { destination } = backends;
     const seat = this.#seatByKey.get(key);
@@ -49,7 +64,9 @@ export class BackendPools {
       // The same object again: listeners are bound to it.
       Object.assign(seat, { pool, destination });
     }
-    return pool.update(backends) ? pool : undefined;
+    const mayConcern = pool.update(backends);
+    this.#restoreTies(backends.pool, pool, now);
+    return mayConcern ? pool : undefined;
   }
 
   /** Forgets every seat outside `keys` that no listener is bound to, and what is needed by none that is left. */
@@ -60,6 +77,8 @@ export class BackendPools {
       this.#seatByKey.delete(key);
       this.#hasSeatLeft = true;
     }
+    // A sync has gone by: pools that have not appeared are those of Services that are gone.
+    if (this.#poolByName.size > 0) this.#remembered.clear();
     // Called with every sync, and nearly always for nothing.
     if (this.#hasSeatLeft) this.#forgetUnused();
     this.#hasSeatLeft = false;
@@ -77,6 +96,29 @@ export class BackendPools {
 
   seatOf(listener: ListenerId): Seat | undefined {
     return this.#seatByListener.get(listener);
+  }
+
+  /** Ties of an earlier instance by pool: taken up now where the pool is there, else when it appears. */
+  restoreAffinity(tiesByPool: ReadonlyMap<string, readonly AffinityTie[]>, now: MonotonicMs): void {
+    for (const [name, ties] of tiesByPool) this.#remembered.set(name, ties);
+    for (const [name, pool] of this.#poolByName) this.#restoreTies(name, pool, now);
+  }
+
+  affinity(now: MonotonicMs): readonly PoolAffinity[] {
+    return [...this.#poolByName]
+      .filter(([, { balancer }]) => balancer.affinityEntries > 0)
+      .map(([pool, { balancer }]) => ({
+        pool,
+        size: balancer.affinityEntries,
+        ties: balancer.affinityTies(now),
+      }));
+  }
+
+  /** Grows whenever a client of any pool is tied or freed: as long as it is the same, so are all ties. */
+  get affinityChanges(): number {
+    let changes = this.#pastAffinityChanges;
+    for (const { balancer } of this.#poolByName.values()) changes += balancer.affinityChanges;
+    return changes;
   }
 
   /** Copies, one for each service port and family, over all its pools. `open`: what only shows while sessions are. */
@@ -103,6 +145,8 @@ export class BackendPools {
       if (needed.has(pool)) continue;
       this.#poolByName.delete(name);
       // The balancer is asked no more for what it counted.
+      this.#pastAffinityChanges +=
+        pool.balancer.affinityChanges + (pool.balancer.affinityEntries > 0 ? 1 : 0);
       pool.statistics.affinityEvictions += pool.balancer.affinityEvictions;
       pool.statistics.ejections += pool.balancer.ejections;
     }
@@ -110,6 +154,13 @@ export class BackendPools {
     for (const [key, counts] of this.#countsByKey) {
       if (!counting.has(counts)) this.#countsByKey.delete(key);
     }
+  }
+
+  #restoreTies(name: string, pool: BackendPool, now: MonotonicMs): void {
+    const ties = this.#remembered.get(name);
+    if (ties === undefined) return;
+    this.#remembered.delete(name);
+    pool.balancer.restoreAffinity(ties, now);
   }
 
   #createPool({ pool: name, servicePort, family }: ListenerBackends): BackendPool {

@@ -3,10 +3,12 @@
  * balancer is asked for endpoints through `pick`.
  *
  * 1. Each attempt goes to another endpoint. When all were tried a new pass begins, with the next time-out.
- * 2. An endpoint that refused is not tried again. When all have refused, that is the end, at once.
+ * 2. An endpoint that refused, or to which this node has no source port left, is not tried again. When all have refused, that is the end, at once.
  * 3. Passes repeat until the budget, the sum of the time-outs, is spent; then one last attempt is made at an
  *    endpoint that was never tried, if there is one: it may just have appeared.
- * 4. The only endpoint left is dialled for the whole rest of the budget: giving it up early to dial it again
+ * 4. Where everybody has failed lately, and nobody answered since, a few endpoints are tried, not all: every client
+ *    would else dial every endpoint of a large Service that is down.
+ * 5. The only endpoint left is dialled for the whole rest of the budget: giving it up early to dial it again
  *    would only lose the place in its accept queue.
  */
 import type { MonotonicMs } from '../clock.ts';
@@ -14,8 +16,13 @@ import type { DialFailure } from '../engine/engine.ts';
 import type { EndpointKeys } from '../balancer/round-robin.ts';
 import type { Endpoint } from '../model/endpoint.ts';
 
+/** Rule 4. Others try the endpoints that come after these. */
+export const MAX_HOPELESS_DIALS = 8;
+
 /** What the plan needs of a balancer. */
 export interface EndpointChoice {
+  /** Everybody failed lately, and nobody has answered since. */
+  readonly isHopeless: boolean;
   /** How many endpoints there are. */
   readonly size: number;
   readonly has: (endpointKey: string) => boolean;
@@ -35,6 +42,7 @@ export class DialPlan {
   readonly #tried = new Set<string>();
   #triedInPass = new Set<string>();
   #pass = 0;
+  #dials = 0;
   #isOverBudget = false;
 
   /** `timeoutsMs`: one for each pass, at least one; the last one holds for all further passes. */
@@ -45,6 +53,8 @@ export class DialPlan {
 
   next(choice: EndpointChoice, now: MonotonicMs): Attempt {
     if (choice.size === 0) return { kind: 'giveUp', reason: 'no_endpoints' };
+    if (choice.isHopeless && this.#dials >= MAX_HOPELESS_DIALS)
+      return { kind: 'giveUp', reason: 'exhausted' };
     const remainingMs = this.#deadline - now;
     const endpoint = remainingMs > 0 ? this.#pickInPass(choice) : this.#pickLast(choice);
     if (endpoint === undefined) return { kind: 'giveUp', reason: 'exhausted' };
@@ -53,15 +63,26 @@ export class DialPlan {
     const timeoutMs = this.#tried.has(endpoint.key) ? allowedMs : Math.max(allowedMs, this.#passTimeoutMs);
     this.#triedInPass.add(endpoint.key);
     this.#tried.add(endpoint.key);
+    this.#dials += 1;
     return { kind: 'dial', endpoint, timeoutMs };
   }
 
   failed(endpointKey: string, failure: DialFailure): void {
-    if (failure === 'refused' || failure === 'unreachable') this.#refused.add(endpointKey);
+    if (failure !== 'timeout') this.#refused.add(endpointKey);
+  }
+
+  /** Endpoints that it would not try next: it has lately, or they refused. */
+  isSpent(endpointKey: string): boolean {
+    return this.#triedInPass.has(endpointKey) || this.#refused.has(endpointKey);
+  }
+
+  /** When its budget is spent. */
+  get deadline(): MonotonicMs {
+    return this.#deadline;
   }
 
   #pickInPass(choice: EndpointChoice): Endpoint | undefined {
-    const inPass = choice.pick({ has: (key) => this.#triedInPass.has(key) || this.#refused.has(key) });
+    const inPass = choice.pick({ has: (key) => this.isSpent(key) });
     if (inPass !== undefined || this.#triedInPass.size === 0) return inPass;
     this.#pass += 1;
     this.#triedInPass = new Set();

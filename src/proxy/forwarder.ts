@@ -2,20 +2,22 @@
  * The policy behind every engine: which endpoint a session is dialled to, what happens when that fails, and
  * what is counted. It joins a backend pool to each listener and never touches a socket.
  *
- *     opened ──► pick ──► dial ──► established ──► closed
- *                  ▲        │
- *                  └─ next ─┘ dialFailed     (nobody left: refuse)
+ *     opened ──► admitted ──► its turn ──► pick ──► dial ──► established ──► closed
+ *                   │                        ▲        │
+ *                   └─► refuse               └─ next ─┘ dialFailed     (nobody left: refuse)
  */
+import type { AffinityTie } from '../balancer/affinity-table.ts';
 import type { BalancerOptions } from '../balancer/balancer.ts';
 import type { Clock, MonotonicMs } from '../clock.ts';
 import type { Decision, EngineEvent, ListenerId, Policy, SessionBytes, SessionId } from '../engine/engine.ts';
 import type { Logger } from '../log.ts';
 import type { BackendPool, ListenerBackends } from './backend-pool.ts';
-import { BackendPools } from './backend-pools.ts';
+import { Dialler } from './dialler.ts';
+import { Entrance, type EntranceOptions } from './entrance.ts';
+import { BackendPools, type PoolAffinity } from './backend-pools.ts';
 import { Session } from './session.ts';
 import {
   DIAL_DURATION_BUCKETS,
-  type FailureReason,
   HistogramCounts,
   type OpenBytes,
   type ProxyStatistics,
@@ -26,19 +28,25 @@ import {
 export interface ForwarderOptions {
   /** One dial time-out for each pass over the endpoints. */
   readonly dialTimeoutsMs: readonly number[];
+  /** TCP connections of one service port and family that are dialled at a time; at least 1. */
+  readonly maxConcurrentDials: number;
+  readonly entrance: EntranceOptions;
   readonly balancer: BalancerOptions;
 }
 
 /** What the forwarder asks of the engine outside its answers. */
 export interface SessionControl {
   answer(session: SessionId, decision: Decision): void;
-  reset(sessions: Iterable<SessionId>): void;
+  reset(sessions: Iterable<SessionId>, cause?: 'stopped' | 'evicted'): void;
+  lastUsed(session: SessionId): MonotonicMs | undefined;
   sessionBytes(): Iterable<SessionBytes>;
 }
 
 export interface ForwarderDeps {
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Listening sockets that are open or about to be. */
+  readonly listeningSockets: () => number;
 }
 
 type Event<Kind extends EngineEvent['kind']> = Extract<EngineEvent, { kind: Kind }>;
@@ -47,6 +55,8 @@ export class Forwarder implements Policy {
   readonly #deps: ForwarderDeps;
   readonly #options: ForwarderOptions;
   readonly #pools: BackendPools;
+  readonly #entrance: Entrance;
+  readonly #dialler: Dialler;
   readonly #sessions = new Map<SessionId, Session>();
   readonly #dialDuration = new HistogramCounts(DIAL_DURATION_BUCKETS);
   readonly #sessionDuration = new HistogramCounts(SESSION_DURATION_BUCKETS);
@@ -55,6 +65,17 @@ export class Forwarder implements Policy {
   constructor(deps: ForwarderDeps, options: ForwarderOptions) {
     this.#deps = deps;
     this.#options = options;
+    this.#dialler = new Dialler(
+      {
+        sessionOf: (id) => this.#sessions.get(id),
+        answer: (id, decision) => this.#control?.answer(id, decision),
+      },
+      options,
+    );
+    this.#entrance = new Entrance(options.entrance, {
+      listeningSockets: deps.listeningSockets,
+      lastUsed: (session) => this.#control?.lastUsed(session),
+    });
     this.#pools = new BackendPools(deps, options.balancer);
   }
 
@@ -69,7 +90,7 @@ export class Forwarder implements Policy {
    * flows whose endpoint no longer serves are cut, and their next datagram finds another.
    */
   setBackends(key: string, backends: ListenerBackends): void {
-    const pool = this.#pools.set(key, backends);
+    const pool = this.#pools.set(key, backends, this.#deps.clock.now());
     if (pool !== undefined) this.#moveSessions(pool);
   }
 
@@ -79,6 +100,21 @@ export class Forwarder implements Policy {
    */
   retainBackends(keys: ReadonlySet<string>): void {
     this.#pools.retain(keys);
+  }
+
+  /** Ties of an earlier instance, by pool: each is taken up as soon as its pool is there. Nobody who is tied is moved. */
+  restoreAffinity(tiesByPool: ReadonlyMap<string, readonly AffinityTie[]>): void {
+    this.#pools.restoreAffinity(tiesByPool, this.#deps.clock.now());
+  }
+
+  /** The ties of every pool that has any; live. */
+  affinity(now: MonotonicMs): readonly PoolAffinity[] {
+    return this.#pools.affinity(now);
+  }
+
+  /** As long as it is the same, all ties are. */
+  get affinityChanges(): number {
+    return this.#pools.affinityChanges;
   }
 
   /** Sessions of this listener use the backends that `key` has at the time. */
@@ -99,7 +135,15 @@ export class Forwarder implements Policy {
       servicePorts: this.#pools.readings(this.#openBytes(), this.#deps.clock.now()),
       dialDuration: this.#dialDuration,
       sessionDuration: this.#sessionDuration,
+      maxConnections: this.#entrance.maxConnections,
+      maxUdpSessions: this.#entrance.maxUdpSessions,
+      dialsWaiting: this.#dialler.waiting,
     };
+  }
+
+  /** Is there room for so many more listening sockets? */
+  hasRoomToListen(sockets: number): boolean {
+    return this.#entrance.hasRoomToListen(sockets);
   }
 
   #openBytes(): ReadonlyMap<ServicePortStatistics, OpenBytes> {
@@ -128,15 +172,19 @@ export class Forwarder implements Policy {
     }
   }
 
-  #opened({ listener, session: id, client }: Event<'opened'>, now: MonotonicMs): Decision {
+  #opened({ listener, session: id, client }: Event<'opened'>, now: MonotonicMs): Decision | undefined {
     const seat = this.#pools.seatOf(listener);
     if (seat === undefined) return { kind: 'refuse' };
-    const session = new Session(seat, client, { dialTimeoutsMs: this.#options.dialTimeoutsMs, now });
+    const session = new Session({ id, client }, seat, { dialTimeoutsMs: this.#options.dialTimeoutsMs, now });
     const { statistics } = session.pool;
     statistics.sessionsTotal += 1;
     statistics.sessionsActive += 1;
     this.#sessions.set(id, session);
-    return this.#next(session, now);
+    const admittance = this.#entrance.admit(session.arrival, now);
+    if (admittance.kind === 'refused') return this.#dialler.overflow(session, admittance.why, now);
+    session.isAdmitted = true;
+    if (admittance.evicted !== undefined) this.#control?.reset([admittance.evicted], 'evicted');
+    return this.#dialler.next(session, now);
   }
 
   #dialFailed({ session: id, failure, errno }: Event<'dialFailed'>, now: MonotonicMs): Decision | undefined {
@@ -144,31 +192,23 @@ export class Forwarder implements Policy {
     if (session === undefined) return undefined;
     const { pool, client, endpointKey } = session;
     pool.statistics.dials[failure] += 1;
-    session.lastFailure = `${endpointKey}: ${errno}`;
-    if (failure === 'local') return this.#refuse(session, 'local', now);
-    pool.balancer.failed(client, endpointKey);
-    pool.blame(endpointKey, now);
-    session.dialFailed(failure);
-    const decision = this.#next(session, now);
-    if (decision.kind === 'dial') pool.statistics.dialRetries += 1;
+    session.dialFailed(failure, errno);
+    // Another endpoint would not help where a descriptor or memory is missing; where a source port is, it does.
+    if (failure === 'noDescriptor' || failure === 'local') return this.#dialler.refuse(session, 'local', now);
+    const isEjected = failure !== 'noSourcePort' && this.#blame(pool, { client, endpointKey }, now);
+    const decision = this.#dialler.next(session, now);
+    if (decision?.kind === 'dial') pool.statistics.dialRetries += 1;
+    if (isEjected) this.#dialler.moveAway(pool, endpointKey, now);
     return decision;
   }
 
-  #next(session: Session, now: MonotonicMs): Decision {
-    const attempt = session.next(now);
-    if (attempt.kind === 'giveUp') return this.#refuse(session, attempt.reason, now);
-    const { endpoint, timeoutMs } = attempt;
-    const to = { address: endpoint.address, port: endpoint.port };
-    const preamble = session.preamble();
-    return preamble === undefined
-      ? { kind: 'dial', to, timeoutMs }
-      : { kind: 'dial', to, timeoutMs, preamble };
-  }
-
-  #refuse(session: Session, reason: FailureReason, now: MonotonicMs): Decision {
-    session.leaveEndpoint();
-    session.pool.refused(reason, session.lastFailure, now);
-    return { kind: 'refuse' };
+  #blame(
+    pool: BackendPool,
+    { client, endpointKey }: { client: string; endpointKey: string },
+    now: MonotonicMs,
+  ): boolean {
+    pool.balancer.failed(client, endpointKey);
+    return pool.blame(endpointKey, now);
   }
 
   #established({ session: id }: Event<'established'>, now: MonotonicMs): undefined {
@@ -176,6 +216,7 @@ export class Forwarder implements Policy {
     if (session === undefined) return;
     const { pool, client, endpointKey, dialledAt } = session;
     session.isEstablished = true;
+    this.#dialler.done(session, now);
     pool.statistics.dials.ok += 1;
     this.#dialDuration.observe((now - dialledAt) / 1000);
     pool.balancer.succeeded(client, endpointKey, now);
@@ -193,6 +234,8 @@ export class Forwarder implements Policy {
     if (session === undefined) return;
     this.#sessions.delete(id);
     session.leaveEndpoint();
+    if (session.isAdmitted) this.#entrance.left(session.arrival);
+    this.#dialler.done(session, now);
     const { pool, client, endpointKey, openedAt } = session;
     const { statistics } = pool;
     statistics.sessionsActive -= 1;
@@ -211,7 +254,10 @@ export class Forwarder implements Policy {
     for (const [id, session] of this.#sessions) {
       if (session.pool !== pool) continue;
       if (!session.isEstablished) {
-        if (!pool.balancer.has(session.endpointKey)) this.#control?.answer(id, this.#next(session, now));
+        const decision = pool.balancer.has(session.endpointKey)
+          ? undefined
+          : this.#dialler.next(session, now);
+        if (decision !== undefined) this.#control?.answer(id, decision);
       } else if (pool.isUdp && !pool.isServing(session.endpointKey)) {
         this.#control?.reset([id]);
       }

@@ -10,23 +10,21 @@
  */
 import type { Clock } from '../clock.ts';
 import type { Engine, ListenerId } from '../engine/engine.ts';
-import { ProxyError, errnoOf, isProxyError } from '../errors.ts';
+import { ProxyError, isProxyError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { IpFamily } from '../model/address.ts';
-import type { Protocol } from '../model/service-port-name.ts';
-import type { PortSpace, ProxyPorts } from './proxy-ports.ts';
+import type { ProxyPorts } from './proxy-ports.ts';
+import {
+  type ListenerPort,
+  type WantedListener,
+  faultOf,
+  isClash,
+  isSame,
+  spaceOf,
+} from './wanted-listener.ts';
 
 /** A port that somebody else holds is given up for another this many times before the listener fails. */
 const MAX_CLASHES = 8;
-
-export interface WantedListener {
-  readonly key: string;
-  readonly servicePortName: string;
-  readonly protocol: Protocol;
-  readonly family: IpFamily;
-  /** As `ListenerSpec.addresses`. */
-  readonly addresses: readonly string[];
-}
 
 interface Entry {
   readonly wanted: WantedListener;
@@ -48,18 +46,13 @@ type Leaving =
     }
   | { readonly kind: 'closing'; readonly entry: Entry };
 
-export interface ListenerPort {
-  readonly family: IpFamily;
-  readonly protocol: Protocol;
-  readonly port: number;
-  readonly servicePortName: string;
-}
-
 export interface ListenerSetDeps {
   readonly engine: Pick<Engine, 'open' | 'close' | 'setAddresses'>;
   /** Told which key a listener's sessions belong to before it accepts the first one it will serve. */
   readonly binding: { bindListener(id: ListenerId, key: string): void; unbindListener(id: ListenerId): void };
   readonly ports: ProxyPorts;
+  /** Is there room for so many more listening sockets? */
+  readonly hasRoomToListen: (sockets: number) => boolean;
   readonly clock: Clock;
   readonly logger: Logger;
   /** A port has closed after draining, or was given up before it opened: its guard is to go. */
@@ -77,6 +70,8 @@ export class ListenerSet {
   readonly #entryByKey = new Map<string, Entry>();
   readonly #leaving = new Map<Entry, Leaving>();
   #version = 0;
+  /** Undefined: to be counted anew. */
+  #sockets: number | undefined;
 
   constructor(deps: ListenerSetDeps, options: ListenerSetOptions) {
     this.#deps = deps;
@@ -89,6 +84,16 @@ export class ListenerSet {
 
   get drainingCount(): number {
     return this.#leaving.size;
+  }
+
+  /** Sockets that listen or are about to: UDP has one on each address. */
+  get socketCount(): number {
+    // Asked for each new connection.
+    this.#sockets ??= [...this.#entryByKey.values(), ...this.#leaving.keys()].reduce(
+      (sum, { addresses }) => sum + addresses.length,
+      0,
+    );
+    return this.#sockets;
   }
 
   /** Counts up with every change of the ports below. */
@@ -173,6 +178,11 @@ export class ListenerSet {
     this.#leaving.clear();
   }
 
+  #changed(): void {
+    this.#version += 1;
+    this.#sockets = undefined;
+  }
+
   #revive(wanted: readonly WantedListener[]): void {
     const keys = new Set(wanted.map(({ key }) => key));
     for (const leaving of this.#leaving.values()) {
@@ -182,7 +192,7 @@ export class ListenerSet {
       clearTimeout(leaving.timer);
       this.#leaving.delete(entry);
       this.#entryByKey.set(key, entry);
-      this.#version += 1;
+      this.#changed();
       if (entry.id !== undefined) this.#deps.binding.bindListener(entry.id, key);
     }
   }
@@ -192,10 +202,11 @@ export class ListenerSet {
     for (const listener of wanted) {
       if (this.#entryByKey.has(listener.key)) continue;
       try {
+        if (!this.#deps.hasRoomToListen(listener.addresses.length)) throw noRoom(listener);
         const port = this.#deps.ports.take(listener.key, spaceOf(listener), this.#deps.clock.now());
         const { addresses } = listener;
         this.#entryByKey.set(listener.key, { wanted: listener, port, addresses, id: undefined });
-        this.#version += 1;
+        this.#changed();
       } catch (error) {
         if (!isProxyError(error)) throw error;
         faults.push(faultOf(listener, error));
@@ -211,12 +222,12 @@ export class ListenerSet {
       const id = await this.#deps.engine.open({ protocol, family, port, addresses });
       this.#deps.binding.bindListener(id, key);
       entry.id = id;
-      this.#version += 1;
+      this.#changed();
       return undefined;
     } catch (error) {
       if (!isProxyError(error)) throw error;
       this.#entryByKey.delete(key);
-      this.#version += 1;
+      this.#changed();
       const now = this.#deps.clock.now();
       if (isClash(error)) this.#deps.ports.clash(key, spaceOf(wanted), port, now);
       else this.#deps.ports.release(spaceOf(wanted), port, now);
@@ -233,6 +244,7 @@ export class ListenerSet {
       try {
         if (entry.id !== undefined) await this.#deps.engine.setAddresses(entry.id, addresses);
         entry.addresses = addresses;
+        this.#sockets = undefined;
       } catch (error) {
         if (!isProxyError(error)) throw error;
         // Somebody else holds the port on the new address: only this listener moves to another port.
@@ -249,13 +261,13 @@ export class ListenerSet {
     this.#entryByKey.delete(key);
     this.#deps.ports.forget(key);
     this.#leaving.set(entry, { kind: 'replaced', entry });
-    this.#version += 1;
+    this.#changed();
   }
 
   #drain(entry: Entry, { canReturn }: { readonly canReturn: boolean }): void {
     const timer = setTimeout(() => void this.#closeDrained(entry), this.#options.gracePeriodMs);
     this.#leaving.set(entry, { kind: 'draining', entry, timer, canReturn });
-    this.#version += 1;
+    this.#changed();
   }
 
   async #closeDrained(entry: Entry): Promise<void> {
@@ -275,23 +287,13 @@ export class ListenerSet {
 
   #release({ wanted, port }: Entry): void {
     this.#deps.ports.release(spaceOf(wanted), port, this.#deps.clock.now());
-    this.#version += 1;
+    this.#changed();
   }
 }
 
-function spaceOf({ protocol, family }: WantedListener): PortSpace {
-  return `${protocol}/${family}`;
-}
-
-/** The fault with the name of the Service port that it harms. */
-function faultOf({ servicePortName }: WantedListener, { code, message, cause }: ProxyError): ProxyError {
-  return new ProxyError(code, `${servicePortName}: ${message}`, { cause });
-}
-
-function isClash(error: ProxyError): boolean {
-  return errnoOf(error.cause) === 'EADDRINUSE';
-}
-
-function isSame(a: readonly string[], b: readonly string[]): boolean {
-  return a.length === b.length && a.every((value, index) => value === b[index]);
+function noRoom({ addresses }: WantedListener): ProxyError {
+  return new ProxyError(
+    'ERR_DESCRIPTORS_EXHAUSTED',
+    `no room for ${addresses.length} more listening sockets: the limit of open files is too low for that many Services`,
+  );
 }

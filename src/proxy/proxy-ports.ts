@@ -40,6 +40,8 @@ export class ProxyPorts {
   /** Who had a port last; only they may remember it. Keeps what is remembered within the number of ports. */
   readonly #lastKey = new Map<string, string>();
   readonly #restingUntil = new Map<string, MonotonicMs>();
+  /** Of other instances on this node, by space. */
+  #foreign: ReadonlySet<string> = new Set();
 
   /** Throws `ERR_PROXY_PORTS_EXHAUSTED` when nothing of the range is left. */
   constructor({ range, excluded, random, remembered }: ProxyPortsOptions) {
@@ -60,10 +62,8 @@ export class ProxyPorts {
   /** Takes a port for the listener. Throws `ERR_PROXY_PORTS_EXHAUSTED` when all are taken. */
   take(key: string, space: PortSpace, now: MonotonicMs): number {
     const remembered = this.#remembered.get(key);
-    const port =
-      remembered !== undefined && !this.#taken.has(`${space}/${remembered}`)
-        ? remembered
-        : this.#choose(space, now);
+    const isFree = remembered !== undefined && !this.#isTaken(space, remembered);
+    const port = isFree ? remembered : this.#choose(space, now);
     if (port === undefined) {
       throw new ProxyError(
         'ERR_PROXY_PORTS_EXHAUSTED',
@@ -81,6 +81,12 @@ export class ProxyPorts {
     this.#restingUntil.set(`${space}/${port}`, now + PORT_REST_MS);
   }
 
+  /** Ports that another instance has open, each as `space/port`, instead of those told before, which rest from now on. */
+  setForeign(ports: ReadonlySet<string>, now: MonotonicMs): void {
+    for (const gone of this.#foreign.difference(ports)) this.#restingUntil.set(gone, now + PORT_REST_MS);
+    this.#foreign = ports;
+  }
+
   /** The listener's next port is another one than it has now. */
   forget(key: string): void {
     this.#remembered.delete(key);
@@ -94,6 +100,10 @@ export class ProxyPorts {
 
   get takenCount(): number {
     return this.#taken.size;
+  }
+
+  #isTaken(space: PortSpace, port: number): boolean {
+    return this.#taken.has(`${space}/${port}`) || this.#foreign.has(`${space}/${port}`);
   }
 
   /** Whoever had the port before has lost it: coming back, they would take it from those flows that it rests for. */
@@ -110,7 +120,7 @@ export class ProxyPorts {
     let fallback: { readonly port: number; readonly restingUntil: MonotonicMs } | undefined;
     for (let step = 0; step < this.#candidates.length; step += 1) {
       const port = this.#candidates[(start + step) % this.#candidates.length];
-      if (port === undefined || this.#taken.has(`${space}/${port}`)) continue;
+      if (port === undefined || this.#isTaken(space, port)) continue;
       const restingUntil = this.#inherited.has(port)
         ? Number.POSITIVE_INFINITY
         : (this.#restingUntil.get(`${space}/${port}`) ?? 0);

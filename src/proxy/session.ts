@@ -3,15 +3,21 @@
  * becomes of it next. It tells the balancer where it is, each endpoint once when it comes and once when it goes.
  */
 import type { MonotonicMs } from '../clock.ts';
-import type { DialFailure, SocketAddress } from '../engine/engine.ts';
+import type { DialFailure, SessionId, SocketAddress } from '../engine/engine.ts';
 import type { BackendPool } from './backend-pool.ts';
 import type { Seat } from './backend-pools.ts';
 import { type Attempt, DialPlan } from './dial-plan.ts';
+import type { Arrival } from './entrance.ts';
 import { proxyProtocolHeader } from './proxy-protocol.ts';
 
 export class Session {
+  readonly id: SessionId;
   readonly pool: BackendPool;
   readonly openedAt: MonotonicMs;
+  /** The entrance counts it. */
+  isAdmitted = false;
+  /** This node, not an endpoint, was at fault when a dial failed. */
+  hasLocalFault = false;
   readonly #client: SocketAddress;
   /** Where the client connected to, if that is known; fixed when it did. */
   readonly #destination: SocketAddress | undefined;
@@ -25,16 +31,28 @@ export class Session {
   isEstablished = false;
 
   constructor(
+    of: { readonly id: SessionId; readonly client: SocketAddress },
     { pool, destination }: Seat,
-    client: SocketAddress,
     { dialTimeoutsMs, now }: { readonly dialTimeoutsMs: readonly number[]; readonly now: MonotonicMs },
   ) {
+    const { client } = of;
+    this.id = of.id;
     this.pool = pool;
     this.openedAt = now;
     this.#client = client;
     this.#destination = destination;
     this.#plan = new DialPlan(dialTimeoutsMs, now);
     this.#dialledAt = now;
+  }
+
+  get arrival(): Arrival {
+    const { isUdp, statistics: service } = this.pool;
+    return { session: this.id, client: this.client, service, isUdp };
+  }
+
+  /** By then a session that waits must have had its turn. */
+  get deadline(): MonotonicMs {
+    return this.#plan.deadline;
   }
 
   /** The client's address, by which it is tied to an endpoint. */
@@ -59,6 +77,7 @@ export class Session {
     const attempt = this.#plan.next(
       {
         size: balancer.size,
+        isHopeless: balancer.isHopeless,
         has: (key) => balancer.has(key),
         pick: (excluded) => balancer.pick(request, now, excluded),
       },
@@ -73,8 +92,15 @@ export class Session {
   }
 
   /** The dial to its endpoint failed that way; the plan remembers. */
-  dialFailed(failure: DialFailure): void {
+  dialFailed(failure: DialFailure, errno: string): void {
+    this.lastFailure = `${this.#endpointKey}: ${errno}`;
+    this.hasLocalFault ||= failure === 'noSourcePort' || failure === 'noDescriptor' || failure === 'local';
     this.#plan.failed(this.#endpointKey, failure);
+  }
+
+  /** Is there an endpoint in use that it has not tried lately? */
+  canMove(now: MonotonicMs): boolean {
+    return this.pool.balancer.hasOther(now, { has: (key) => this.#plan.isSpent(key) });
   }
 
   /** It carries nothing to its endpoint any more, and is not about to. Idempotent. */

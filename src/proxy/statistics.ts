@@ -6,11 +6,22 @@ import type { CloseCause, DialFailure } from '../engine/engine.ts';
 import type { IpFamily } from '../model/address.ts';
 import type { ServicePortName } from '../model/service-port-name.ts';
 
-export const DIAL_RESULTS = ['ok', 'refused', 'unreachable', 'timeout', 'local'] as const;
 export type DialResult = 'ok' | DialFailure;
+export const DIAL_RESULTS = [
+  'ok',
+  'refused',
+  'unreachable',
+  'timeout',
+  'noSourcePort',
+  'noDescriptor',
+  'local',
+] as const satisfies readonly DialResult[];
 
-/** `no_endpoints`: nothing to dial; `exhausted`: everything was tried; `local`: this node could not dial. */
-export const FAILURE_REASONS = ['no_endpoints', 'exhausted', 'local'] as const;
+/**
+ * `no_endpoints`: nothing to dial; `exhausted`: everything was tried; `local`: this node could not dial; `overflow`:
+ * there were too many already.
+ */
+export const FAILURE_REASONS = ['no_endpoints', 'exhausted', 'local', 'overflow'] as const;
 export type FailureReason = (typeof FAILURE_REASONS)[number];
 
 export const CLOSE_CAUSES = [
@@ -18,6 +29,7 @@ export const CLOSE_CAUSES = [
   'clientReset',
   'backendReset',
   'idle',
+  'halfClose',
   'evicted',
   'refused',
   'backendRefused',
@@ -65,18 +77,9 @@ export class ServicePortStatistics {
   bytesToBackend = 0;
   bytesFromBackend = 0;
   dialRetries = 0;
-  readonly dials: Record<DialResult, number> = { ok: 0, refused: 0, unreachable: 0, timeout: 0, local: 0 };
-  readonly failures: Record<FailureReason, number> = { no_endpoints: 0, exhausted: 0, local: 0 };
-  readonly closes: Record<CloseCause, number> = {
-    fin: 0,
-    clientReset: 0,
-    backendReset: 0,
-    idle: 0,
-    evicted: 0,
-    refused: 0,
-    backendRefused: 0,
-    stopped: 0,
-  };
+  readonly dials: Record<DialResult, number> = zeros(DIAL_RESULTS);
+  readonly failures: Record<FailureReason, number> = zeros(FAILURE_REASONS);
+  readonly closes: Record<CloseCause, number> = zeros(CLOSE_CAUSES);
   /** Kept by the balancers: only a reading has them. */
   affinityEntries = 0;
   /** Of pools that are gone; in a reading, of all. */
@@ -109,4 +112,13 @@ export interface ProxyStatistics {
   readonly servicePorts: readonly ServicePortStatistics[];
   readonly dialDuration: HistogramCounts;
   readonly sessionDuration: HistogramCounts;
+  /** TCP connections and UDP sessions that may be open now. */
+  readonly maxConnections: number;
+  readonly maxUdpSessions: number;
+  /** TCP connections that wait for others of their Service port to be dialled. */
+  readonly dialsWaiting: number;
+}
+
+function zeros<Key extends string>(keys: readonly Key[]): Record<Key, number> {
+  return Object.fromEntries(keys.map((key) => [key, 0])) as Record<Key, number>;
 }

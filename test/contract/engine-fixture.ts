@@ -37,10 +37,10 @@ export class EngineFixture {
 
   constructor(createEngine: CreateEngine, tweak: Partial<EngineOptions> = {}) {
     const options = {
+      tcpIdleTimeoutMs: 0,
       halfCloseTimeoutMs: 3_600_000,
       udpUnrepliedTimeoutMs: 30_000,
       udpRepliedTimeoutMs: 120_000,
-      maxUdpSessions: 1000,
       ...tweak,
     };
     this.engine = createEngine({ clock: systemClock, policy: this.policy }, options);

@@ -275,7 +275,7 @@ export function describeTcpContract(createEngine: CreateEngine): void {
       expect((await fixture.closed(session)).cause).toBe('fin');
     });
 
-    test('a half-closed session whose other direction stays silent ends with idle', async () => {
+    test('a half-closed session whose other direction stays silent ends with halfClose', async () => {
       const fixture = new EngineFixture(createEngine, { halfCloseTimeoutMs: 200 });
       const backend = await openTcpBackend();
       fixture.policy.decide = () => dialTo(backend);
@@ -285,7 +285,7 @@ export function describeTcpContract(createEngine: CreateEngine): void {
       client.end();
 
       const session = await fixture.session();
-      expect((await fixture.closed(session)).cause).toBe('idle');
+      expect((await fixture.closed(session)).cause).toBe('halfClose');
       expect(await client.failed()).toBe('ECONNRESET');
       // Node does not look for a reset after the end; a write finds it.
       const errno = await waitFor(

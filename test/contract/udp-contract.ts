@@ -218,8 +218,8 @@ export function describeUdpContract(createEngine: CreateEngine): void {
       expect(client.texts).toEqual(['first', 'second']);
     });
 
-    test('the cap gives up the session that has been idle longest', async () => {
-      const fixture = new EngineFixture(createEngine, { maxUdpSessions: 2 });
+    test('the policy can see who has been idle longest, and evict him while it lets another in', async () => {
+      const fixture = new EngineFixture(createEngine);
       const backend = await openUdpEcho();
       fixture.policy.decide = () => dialTo(backend);
       const listener = await fixture.listen('UDP');
@@ -227,11 +227,19 @@ export function describeUdpContract(createEngine: CreateEngine): void {
       await exchange(first, listener, 1);
       await exchange(second, listener, 1);
       await exchange(first, listener, 2);
+      const sessions = [await fixture.session(0), await fixture.session(1)] as const;
+      const [usedLast, usedFirst] = sessions.map((session) => fixture.engine.lastUsed(session) ?? Number.NaN);
+      expect(usedFirst).toBeLessThan(usedLast ?? Number.NaN);
+      fixture.policy.decide = () => {
+        fixture.engine.reset([sessions[1]], 'evicted');
+        return dialTo(backend);
+      };
 
       await exchange(third, listener, 1);
 
-      expect((await fixture.closed(await fixture.session(1))).cause).toBe('evicted');
+      expect((await fixture.closed(sessions[1])).cause).toBe('evicted');
       expect(fixture.policy.all('closed')).toHaveLength(1);
+      expect(fixture.engine.lastUsed(sessions[1])).toBeUndefined();
       await exchange(first, listener, 3);
       expect(fixture.policy.all('opened')).toHaveLength(3);
     });

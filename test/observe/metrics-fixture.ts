@@ -34,6 +34,7 @@ export class MetricsFixture {
     unusableInterfaces: 0,
     healthCheckServers: { listening: 0, failed: 0 },
   };
+  conntrackUse: { entries: number; max: number } | undefined = { entries: 10, max: 100 };
   /** Milliseconds since the epoch. */
   wallTime = Date.UTC(2026, 10, 21);
   readonly api = new ApiStatistics();
@@ -52,10 +53,12 @@ export class MetricsFixture {
         this.readings += 1;
         if (this.fault !== undefined) throw this.fault;
         const { servicePorts, dialDuration, sessionDuration } = this;
-        return { servicePorts, dialDuration, sessionDuration };
+        const limits = { maxConnections: 9_000, maxUdpSessions: 4_000, dialsWaiting: 3 };
+        return { servicePorts, dialDuration, sessionDuration, ...limits };
       },
       engineTotals: () => this.engine,
       inventory: () => this.inventory,
+      conntrackUse: () => this.conntrackUse,
       api: hasApi ? this.api : undefined,
       version: '1.2.3',
     });

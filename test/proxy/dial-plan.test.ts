@@ -18,6 +18,7 @@ class Fixture {
   });
   readonly #plan: DialPlan;
   now = 1_000_000;
+  isHopeless = false;
   readonly #startedAt = this.now;
 
   constructor(lasts: readonly number[], timeoutsMs: readonly number[] = TIMEOUTS_MS) {
@@ -63,6 +64,7 @@ class Fixture {
     return this.#plan.next(
       {
         size: this.#balancer.size,
+        isHopeless: this.isHopeless,
         has: (key) => this.#balancer.has(key),
         pick: (excluded) => this.#balancer.pick({ client: 'client', destination: '' }, this.now, excluded),
       },

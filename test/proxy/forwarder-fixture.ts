@@ -6,6 +6,7 @@ import { Forwarder } from '../../src/proxy/forwarder.ts';
 import type { ServicePortStatistics } from '../../src/proxy/statistics.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { FakeSessions } from '../support/fake-sessions.ts';
+import { makeForwarderOptions } from '../support/forwarder-options.ts';
 import { RecordingLogger } from '../support/recording-logger.ts';
 import { makeEndpoints, makeServicePort } from '../support/snapshots.ts';
 
@@ -17,27 +18,24 @@ export class ForwarderFixture {
   readonly clock = new FakeClock();
   readonly logger = new RecordingLogger();
   readonly sessions = new FakeSessions(this.clock);
-  readonly forwarder = new Forwarder(
-    { clock: this.clock, logger: this.logger },
-    {
-      dialTimeoutsMs: [250, 500],
-      balancer: {
-        affinityCapacity: 100,
-        random: () => 0,
-        scheduler: 'rr',
-        ejection: { timeMs: 0, trialMs: 0 },
-      },
-    },
-  );
+  readonly forwarder: Forwarder;
 
-  constructor() {
+  constructor(options: Parameters<typeof makeForwarderOptions>[0] = {}) {
+    this.forwarder = new Forwarder(
+      { clock: this.clock, logger: this.logger, listeningSockets: () => 0 },
+      makeForwarderOptions(options),
+    );
     this.forwarder.attach(this.sessions);
     this.sessions.policy = this.forwarder;
   }
 
   /** The listener `web` with these endpoints, all serving. */
-  static serving(lasts: readonly number[], servicePort: ServicePort = WEB_PORT): ForwarderFixture {
-    const fixture = new ForwarderFixture();
+  static serving(
+    lasts: readonly number[],
+    servicePort: ServicePort = WEB_PORT,
+    options: Parameters<typeof makeForwarderOptions>[0] = {},
+  ): ForwarderFixture {
+    const fixture = new ForwarderFixture(options);
     fixture.set(makeEndpoints(...lasts), { servicePort });
     fixture.bind();
     return fixture;

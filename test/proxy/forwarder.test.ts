@@ -26,7 +26,7 @@ describe('a new session', () => {
     const session = fixture.sessions.open(LISTENER);
 
     expect(fixture.sessions.closes.get(session)).toBe('refused');
-    expect(fixture.statistics.failures).toEqual({ no_endpoints: 1, exhausted: 0, local: 0 });
+    expect(fixture.statistics.failures).toEqual({ no_endpoints: 1, exhausted: 0, local: 0, overflow: 0 });
     expect(fixture.logger.at('warn').map(({ fields }) => fields['reason'])).toEqual(['no_endpoints']);
   });
 
@@ -56,6 +56,8 @@ describe('a failed dial', () => {
         refused: 0,
         unreachable: 0,
         timeout: 0,
+        noSourcePort: 0,
+        noDescriptor: 0,
         local: 0,
         [failure]: 1,
       });
@@ -72,7 +74,7 @@ describe('a failed dial', () => {
     fixture.sessions.failDial(second, 'local', 'EMFILE');
 
     expect(fixture.sessions.closes.get(second)).toBe('refused');
-    expect(fixture.statistics.failures).toEqual({ no_endpoints: 0, exhausted: 0, local: 1 });
+    expect(fixture.statistics.failures).toEqual({ no_endpoints: 0, exhausted: 0, local: 1, overflow: 0 });
     expect(fixture.statistics.dialRetries).toBe(0);
     expect(fixture.sessions.endpointOf(fixture.sessions.open(LISTENER))).toBe('10.0.0.1:80');
   });
@@ -85,7 +87,7 @@ describe('a failed dial', () => {
     fixture.sessions.failDial(session, 'refused');
 
     expect(fixture.sessions.closes.get(session)).toBe('refused');
-    expect(fixture.statistics.failures).toEqual({ no_endpoints: 0, exhausted: 1, local: 0 });
+    expect(fixture.statistics.failures).toEqual({ no_endpoints: 0, exhausted: 1, local: 0, overflow: 0 });
     expect(fixture.statistics.closes.refused).toBe(1);
   });
 

@@ -14,6 +14,7 @@ import { ProxyPorts } from '../../src/proxy/proxy-ports.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { FakeListenerEngine } from '../support/fake-listener-engine.ts';
 import { FakeSessions } from '../support/fake-sessions.ts';
+import { makeForwarderOptions } from '../support/forwarder-options.ts';
 import { Random, seeds } from '../support/random.ts';
 import { RecordingLogger } from '../support/recording-logger.ts';
 import { makeEndpoints, makeServicePort } from '../support/snapshots.ts';
@@ -68,16 +69,8 @@ class Fixture {
   readonly sessions = new FakeSessions(this.clock);
   readonly #logger = new RecordingLogger();
   readonly #forwarder = new Forwarder(
-    { clock: this.clock, logger: this.#logger },
-    {
-      dialTimeoutsMs: [250],
-      balancer: {
-        affinityCapacity: 10,
-        random: () => 0,
-        scheduler: 'rr',
-        ejection: { timeMs: 0, trialMs: 0 },
-      },
-    },
+    { clock: this.clock, logger: this.#logger, listeningSockets: () => 0 },
+    makeForwarderOptions({ dialTimeoutsMs: [250] }),
   );
   readonly ports: ProxyPorts;
   readonly listeners: ListenerSet;
@@ -97,6 +90,7 @@ class Fixture {
         engine: this.engine,
         binding: this.#forwarder,
         ports: this.ports,
+        hasRoomToListen: () => true,
         clock: systemClock,
         logger: this.#logger,
         onChange: () => this.#forwarder.retainBackends(this.#keys),

@@ -3,7 +3,8 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { systemClock } from '../../src/clock.ts';
 import type { ListenerId } from '../../src/engine/engine.ts';
 import { errnoOf } from '../../src/errors.ts';
-import { ListenerSet, type WantedListener } from '../../src/proxy/listener-set.ts';
+import { ListenerSet } from '../../src/proxy/listener-set.ts';
+import type { WantedListener } from '../../src/proxy/wanted-listener.ts';
 import { ProxyPorts } from '../../src/proxy/proxy-ports.ts';
 import { FakeListenerEngine } from '../support/fake-listener-engine.ts';
 import { RecordingLogger } from '../support/recording-logger.ts';
@@ -30,6 +31,8 @@ class Fixture {
     remembered: new Map(),
   });
   changes = 0;
+  /** For so many listening sockets there are descriptors. */
+  room = Number.POSITIVE_INFINITY;
   /** What was guarded whenever the guard was called. */
   readonly guarded: (readonly number[])[] = [];
   readonly set = new ListenerSet(
@@ -45,6 +48,7 @@ class Fixture {
         },
       },
       ports: this.ports,
+      hasRoomToListen: (sockets) => this.set.socketCount + sockets <= this.room,
       clock: systemClock,
       logger: this.logger,
       onChange: () => {

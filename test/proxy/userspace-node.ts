@@ -25,6 +25,7 @@ import { PacketTracer, makePacket } from '../support/packet-tracer.ts';
 import { RecordingLogger } from '../support/recording-logger.ts';
 import { DEFAULT_SETTINGS } from '../support/rule-fixture.ts';
 import { waitFor } from '../support/wait.ts';
+import { makeForwarderOptions } from '../support/forwarder-options.ts';
 
 const ADDRESSES = { all: ['127.0.0.1'], redirect: { IPv4: ['127.0.0.1'], IPv6: [] } };
 
@@ -47,24 +48,16 @@ export class UserspaceNode {
     const { logger } = this;
     const clock = systemClock;
     this.forwarder = new Forwarder(
-      { clock, logger },
-      {
-        dialTimeoutsMs: [250, 500, 1000, 2000],
-        balancer: {
-          affinityCapacity: 100,
-          random: Math.random,
-          scheduler: 'rr',
-          ejection: { timeMs: 0, trialMs: 0 },
-        },
-      },
+      { clock, logger, listeningSockets: () => this.listeners.socketCount },
+      makeForwarderOptions({ dialTimeoutsMs: [250, 500, 1000, 2000], balancer: { random: Math.random } }),
     );
     this.#engine = new NodeEngine(
       { clock, policy: this.forwarder },
       {
+        tcpIdleTimeoutMs: 0,
         halfCloseTimeoutMs: 60_000,
         udpUnrepliedTimeoutMs: 30_000,
         udpRepliedTimeoutMs: 120_000,
-        maxUdpSessions: 1000,
         ...options,
       },
     );
@@ -79,6 +72,7 @@ export class UserspaceNode {
           random: Math.random,
           remembered: new Map(),
         }),
+        hasRoomToListen: () => true,
         clock,
         logger,
         onChange: () => void this.#sync(),
@@ -91,7 +85,7 @@ export class UserspaceNode {
       logger,
       backends: this.forwarder,
       listeners: this.listeners,
-      rules: [new RuleInstaller(new Iptables('IPv4', this.kernel.exec))],
+      rules: [new RuleInstaller(new Iptables('IPv4', this.kernel.exec), { generation: () => 1 })],
       flows: new FakeFlows(journal),
       portStore: new FakePortStore(journal),
       observer: new FakeObserver(journal),

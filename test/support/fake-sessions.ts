@@ -14,6 +14,7 @@ import type {
 } from '../../src/engine/engine.ts';
 import { hostPortText } from '../../src/model/address.ts';
 import type { SessionControl } from '../../src/proxy/forwarder.ts';
+import type { MonotonicMs } from '../../src/clock.ts';
 import type { FakeClock } from './fake-clock.ts';
 
 type State = 'deciding' | 'dialling' | 'established';
@@ -27,6 +28,7 @@ interface FakeSession {
   preamble: Uint8Array;
   bytesIn: number;
   bytesOut: number;
+  lastUsed: MonotonicMs;
 }
 
 const FIRST_CLIENT_PORT = 40_000;
@@ -54,6 +56,7 @@ export class FakeSessions implements SessionControl {
       preamble: NOTHING,
       bytesIn: 0,
       bytesOut: 0,
+      lastUsed: this.#clock.now(),
     });
     const from: SocketAddress = { address: client, port: FIRST_CLIENT_PORT + this.#lastId };
     this.#act(
@@ -109,8 +112,17 @@ export class FakeSessions implements SessionControl {
     this.#act(session, decision);
   }
 
-  reset(sessions: Iterable<SessionId>): void {
-    for (const session of sessions) this.close(session, 'stopped');
+  reset(sessions: Iterable<SessionId>, cause: 'stopped' | 'evicted' = 'stopped'): void {
+    for (const session of sessions) this.close(session, cause);
+  }
+
+  lastUsed(session: SessionId): MonotonicMs | undefined {
+    return this.#sessions.get(session)?.lastUsed;
+  }
+
+  /** A datagram of the session goes either way. */
+  use(session: SessionId): void {
+    this.#at(session, 'established').lastUsed = this.#clock.now();
   }
 
   *sessionBytes(): Iterable<SessionBytes> {
@@ -127,7 +139,8 @@ export class FakeSessions implements SessionControl {
   #act(session: SessionId, decision: Decision | undefined): void {
     const open = this.#sessions.get(session);
     if (open === undefined) throw new Error(`a decision for session ${session}, which is gone`);
-    if (decision === undefined) throw new Error(`no decision for session ${session}`);
+    // It waits for its turn.
+    if (decision === undefined) return;
     if (decision.kind === 'refuse') {
       this.close(session, 'refused');
       return;

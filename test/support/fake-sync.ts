@@ -1,12 +1,13 @@
 /** Stand-ins for everything the proxier drives. One journal shows the order; what nobody foresaw throws. */
+import type { MovedPortal } from '../../src/conntrack/moved-portal.ts';
 import { type ProxyError } from '../../src/errors.ts';
-import type { Installed } from '../../src/iptables/installer.ts';
+import type { ForeignChange } from '../../src/iptables/foreign-change.ts';
+import type { Installed, RewriteReason, TableRulesAhead } from '../../src/iptables/installer.ts';
 import type { Rule, RuleSet, TableName } from '../../src/iptables/rule.ts';
 import type { IpFamily } from '../../src/model/address.ts';
 import type { HealthCheck } from '../../src/model/health-check.ts';
 import type { ListenerBackends } from '../../src/proxy/backend-pool.ts';
-import type { ListenerPort, WantedListener } from '../../src/proxy/listener-set.ts';
-import type { MovedPortal } from '../../src/iptables/conntrack.ts';
+import type { ListenerPort, WantedListener } from '../../src/proxy/wanted-listener.ts';
 import type { FamilyRules, Flows, Listeners } from '../../src/sync/family-sync.ts';
 import type { Backends, HealthChecks, PortStore } from '../../src/sync/proxier.ts';
 import type { FamilySync, ResyncReason, SyncKind, SyncObserver } from '../../src/sync/sync-observer.ts';
@@ -119,7 +120,9 @@ export class FakeRules implements FamilyRules {
   /** What the next installs do instead, one each. */
   readonly faults: (Error | undefined)[] = [];
   /** What `verify` finds. */
-  isChanged = false;
+  change: ForeignChange | undefined;
+  rulesAhead: readonly TableRulesAhead[] = [];
+  #reason: RewriteReason = 'start';
   verifyFault: Error | undefined;
   /** Awaited by every install; a test may hold one up here. */
   gate: () => Promise<void> = async () => {};
@@ -135,20 +138,26 @@ export class FakeRules implements FamilyRules {
     await this.gate();
     const fault = this.faults.shift();
     if (fault !== undefined) {
-      this.#isWhole = false;
+      this.#spoil('failure');
       throw fault;
     }
     this.installed.push(wanted);
-    const kind = this.#isWhole ? 'partial' : 'full';
+    const rulesWritten = { nat: 1, filter: 1 };
+    if (this.#isWhole) return { kind: 'partial', rulesWritten };
     this.#isWhole = tables.length === 2;
-    return { kind, rulesWritten: { nat: 1, filter: 1 } };
+    return { kind: 'full', reason: this.#reason, rulesWritten };
   }
 
-  async verify(): Promise<boolean> {
+  #spoil(reason: RewriteReason): void {
+    if (this.#isWhole) this.#reason = reason;
+    this.#isWhole = false;
+  }
+
+  async verify(): Promise<ForeignChange | undefined> {
     this.#journal.push(`verify ${this.family}`);
     if (this.verifyFault !== undefined) throw this.verifyFault;
-    if (this.isChanged) this.#isWhole = false;
-    return this.isChanged;
+    if (this.change !== undefined) this.#spoil(this.change);
+    return this.change;
   }
 
   /** The REDIRECT rules of the last install, as `comment → port`. */
@@ -180,8 +189,9 @@ export class FakeFlows implements Flows {
 
   forget(portals: readonly MovedPortal[]): void {
     if (portals.length === 0) throw new Error('nothing to forget, and asked to');
-    for (const { family, address = 'node', port } of portals) {
-      this.#journal.push(`forget flows to ${family} ${address} port ${port}`);
+    for (const { family, protocol, address = 'node', port } of portals) {
+      // Of TCP they are the few that nobody has answered yet; what the syncs do is told without them.
+      if (protocol === 'UDP') this.#journal.push(`forget flows to ${family} ${address} port ${port}`);
     }
   }
 }
@@ -242,6 +252,7 @@ export class FakeObserver implements SyncObserver {
   readonly families: FamilySync[] = [];
   readonly restoreFailures: string[] = [];
   readonly resyncs: ResyncReason[] = [];
+  readonly ahead = new Map<IpFamily, readonly TableRulesAhead[]>();
   readonly programmed: { readonly family: IpFamily; readonly seconds: number }[] = [];
   #isUnderWay = false;
 
@@ -269,6 +280,10 @@ export class FakeObserver implements SyncObserver {
 
   resynced(reason: ResyncReason): void {
     this.resyncs.push(reason);
+  }
+
+  rulesAhead(family: IpFamily, rules: readonly TableRulesAhead[]): void {
+    this.ahead.set(family, rules);
   }
 
   networkProgrammed(family: IpFamily, seconds: number): void {

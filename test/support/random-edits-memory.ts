@@ -31,6 +31,7 @@ import { FlowTable } from './random-edits-flows.ts';
 import { Random } from './random.ts';
 import { RecordingLogger } from './recording-logger.ts';
 import { dnatTo, firstLoadOf } from './rule-fixture.ts';
+import { makeForwarderOptions } from './forwarder-options.ts';
 
 export const GRACE_PERIOD_MS = 1000;
 export const PORT_RANGE = { first: 20_000, last: 20_199 };
@@ -86,13 +87,11 @@ export class MemoryProxy {
     this.observer = new FakeObserver(journal);
     this.portStore = new FakePortStore(journal);
     const random = (): number => this.#random.next();
-    const balancer = {
-      affinityCapacity: 100,
-      random,
-      scheduler: options.settings.scheduler,
-      ejection: { timeMs: 0, trialMs: 0 },
-    };
-    this.forwarder = new Forwarder({ clock, logger }, { dialTimeoutsMs: [250], balancer });
+    const { scheduler } = options.settings;
+    this.forwarder = new Forwarder(
+      { clock, logger, listeningSockets: () => 0 },
+      makeForwarderOptions({ dialTimeoutsMs: [250], balancer: { random, scheduler } }),
+    );
     this.forwarder.attach(this.sessions);
     this.sessions.policy = this.forwarder;
     const { remembered = new Map() } = options;
@@ -103,7 +102,7 @@ export class MemoryProxy {
       logger,
       backends: this.forwarder,
       listeners: this.listeners,
-      rules: IP_FAMILIES.map((family) => new RuleInstaller(new Iptables(family, this.#exec))),
+      rules: IP_FAMILIES.map((family) => new RuleInstaller(new Iptables(family, this.#exec), { generation: () => 1 })),
       flows: this.flows,
       portStore: this.portStore,
       observer: this.observer,
@@ -223,6 +222,7 @@ export class MemoryProxy {
           unbindListener: (id) => forwarder.unbindListener(id),
         },
         ports,
+        hasRoomToListen: () => true,
         clock,
         logger,
         onChange,

@@ -3,15 +3,15 @@ import { errnoOf } from '../../errors.ts';
 import type { DialFailure } from '../engine.ts';
 
 /** Faults of this node; no endpoint is to blame. */
-const LOCAL = new Set([
-  'EADDRNOTAVAIL',
-  'EMFILE',
-  'ENFILE',
-  'ENOBUFS',
-  'ENOMEM',
-  'EADDRINUSE',
-  'EINVAL',
-  'EAFNOSUPPORT',
+const LOCAL: ReadonlyMap<string, DialFailure> = new Map([
+  ['EADDRNOTAVAIL', 'noSourcePort'],
+  ['EMFILE', 'noDescriptor'],
+  ['ENFILE', 'noDescriptor'],
+  ['ENOBUFS', 'local'],
+  ['ENOMEM', 'local'],
+  ['EADDRINUSE', 'local'],
+  ['EINVAL', 'local'],
+  ['EAFNOSUPPORT', 'local'],
 ]);
 
 export function errnoText(error: unknown): string {
@@ -19,7 +19,8 @@ export function errnoText(error: unknown): string {
 }
 
 export function dialFailureFromErrno(errno: string): DialFailure {
-  if (LOCAL.has(errno)) return 'local';
+  const fault = LOCAL.get(errno);
+  if (fault !== undefined) return fault;
   if (errno === 'ETIMEDOUT') return 'timeout';
   return errno === 'ECONNREFUSED' || errno === 'ECONNRESET' ? 'refused' : 'unreachable';
 }

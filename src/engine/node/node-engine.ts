@@ -1,6 +1,6 @@
 /** The engine that always works: Node's own sockets and streams. */
 import type { Socket } from 'node:net';
-import type { Clock } from '../../clock.ts';
+import type { Clock, MonotonicMs } from '../../clock.ts';
 import { ProxyError } from '../../errors.ts';
 import type {
   Decision,
@@ -51,7 +51,6 @@ export class NodeEngine implements Engine {
     this.#udpSessions = new UdpSessions({
       unrepliedTimeoutMs: options.udpUnrepliedTimeoutMs,
       repliedTimeoutMs: options.udpRepliedTimeoutMs,
-      capacity: options.maxUdpSessions,
     });
     const shortest = Math.min(options.udpUnrepliedTimeoutMs, options.udpRepliedTimeoutMs);
     const interval = Math.min(MAX_SWEEP_INTERVAL_MS, Math.ceil(shortest / SWEEPS_PER_TIMEOUT));
@@ -95,8 +94,12 @@ export class NodeEngine implements Engine {
     this.#sessions.get(session)?.answer(decision);
   }
 
-  reset(sessions: Iterable<SessionId>): void {
-    for (const session of sessions) this.#sessions.get(session)?.reset();
+  reset(sessions: Iterable<SessionId>, cause: 'stopped' | 'evicted' = 'stopped'): void {
+    for (const session of sessions) this.#sessions.get(session)?.reset(cause);
+  }
+
+  lastUsed(session: SessionId): MonotonicMs | undefined {
+    return this.#sessions.get(session)?.lastUsed;
   }
 
   *sessionBytes(): Iterable<SessionBytes> {
@@ -136,6 +139,7 @@ export class NodeEngine implements Engine {
     const session = new TcpSession(socket, {
       reporter: this.#reporter,
       totals: this.#totals,
+      idleTimeoutMs: this.#options.tcpIdleTimeoutMs,
       halfCloseTimeoutMs: this.#options.halfCloseTimeoutMs,
       onClosed: ({ id }) => this.#sessions.delete(id),
     });
@@ -174,7 +178,6 @@ export class NodeEngine implements Engine {
       this.#totals.datagramsDropped += 1;
       return undefined;
     }
-    this.#udpSessions.evictable()?.end('evicted');
     const session = new UdpSession(
       { address, port },
       {

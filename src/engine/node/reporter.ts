@@ -1,5 +1,5 @@
 /** How the parts of the Node engine talk to the policy: one event at a time, answered at once or later. */
-import type { Clock } from '../../clock.ts';
+import type { Clock, MonotonicMs } from '../../clock.ts';
 import type { Decision, EngineEvent, Policy, SessionId } from '../engine.ts';
 
 export class Reporter {
@@ -33,8 +33,9 @@ export interface NodeSession {
   readonly bytesIn: number;
   readonly bytesOut: number;
   answer(decision: Decision): void;
-  /** Ends the session with cause `stopped`. */
-  reset(): void;
+  /** UDP: when it last carried a datagram. */
+  readonly lastUsed: MonotonicMs | undefined;
+  reset(cause: 'stopped' | 'evicted'): void;
 }
 
 /** The counts behind `Engine.totals`, shared by all parts. */

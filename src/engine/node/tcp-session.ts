@@ -18,6 +18,9 @@ export const KEEP_ALIVE_DELAY_MS = 15_000;
 export interface TcpSessionDeps {
   readonly reporter: Reporter;
   readonly totals: MutableTotals;
+  /** 0: never. */
+  readonly idleTimeoutMs: number;
+  /** 0: never. */
   readonly halfCloseTimeoutMs: number;
   /** Called once, after `closed` was reported. */
   readonly onClosed: (session: TcpSession) => void;
@@ -60,8 +63,13 @@ export class TcpSession implements NodeSession {
     else this.#dial(decision);
   }
 
-  reset(): void {
-    this.#end('stopped');
+  /** Only UDP has an order of use. */
+  get lastUsed(): undefined {
+    return undefined;
+  }
+
+  reset(cause: 'stopped' | 'evicted'): void {
+    this.#end(cause);
   }
 
   #dial({ to, timeoutMs, preamble }: Extract<Decision, { kind: 'dial' }>): void {
@@ -117,6 +125,9 @@ export class TcpSession implements NodeSession {
     this.#deps.reporter.report({ kind: 'established', session: this.id });
     this.#relay(this.#client, backend);
     this.#relay(backend, this.#client);
+    // Every byte of either direction is read from or written to the client's socket, and so renews it.
+    if (this.#deps.idleTimeoutMs > 0)
+      this.#client.setTimeout(this.#deps.idleTimeoutMs, () => this.#end('idle'));
     const closeWhenBothAreGone = (): void => {
       if (this.#client.closed && backend.closed) this.#end('fin');
     };
@@ -132,11 +143,17 @@ export class TcpSession implements NodeSession {
     from.on('pause', () => {
       this.#deps.totals.flowControlPauses += 1;
     });
-    from.once('end', () => {
-      if (this.#deps.halfCloseTimeoutMs > 0)
-        to.setTimeout(this.#deps.halfCloseTimeoutMs, () => this.#end('idle'));
-    });
+    from.once('end', () => this.#limitHalfClose(to));
     from.pipe(to);
+  }
+
+  /** `to` is the side that has still to end. What is shorter counts where both time-outs are on one socket. */
+  #limitHalfClose(to: Socket): void {
+    const { idleTimeoutMs, halfCloseTimeoutMs } = this.#deps;
+    const isCovered = to === this.#client && idleTimeoutMs > 0 && idleTimeoutMs <= halfCloseTimeoutMs;
+    if (halfCloseTimeoutMs === 0 || isCovered) return;
+    to.removeAllListeners('timeout');
+    to.setTimeout(halfCloseTimeoutMs, () => this.#end('halfClose'));
   }
 
   /** Every path ends here, once. Anything but an orderly end is a reset for both sides. */

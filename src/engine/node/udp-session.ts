@@ -71,8 +71,8 @@ export class UdpSession implements NodeSession {
     else this.#dial(decision.to);
   }
 
-  reset(): void {
-    this.end('stopped');
+  reset(cause: 'stopped' | 'evicted' = 'stopped'): void {
+    this.end(cause);
   }
 
   /** Every path ends here, once. */

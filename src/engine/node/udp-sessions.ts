@@ -1,6 +1,6 @@
 /**
- * All UDP sessions of the engine in the order of their last use, by stage, so that the idle ones and the
- * longest idle one are found without a search.
+ * All UDP sessions of the engine in the order of their last use, by stage, so that the idle ones are
+ * found without a search.
  */
 import type { MonotonicMs } from '../../clock.ts';
 import type { UdpSession } from './udp-session.ts';
@@ -8,7 +8,6 @@ import type { UdpSession } from './udp-session.ts';
 export interface UdpSessionsOptions {
   readonly unrepliedTimeoutMs: number;
   readonly repliedTimeoutMs: number;
-  readonly capacity: number;
 }
 
 export class UdpSessions {
@@ -30,15 +29,6 @@ export class UdpSessions {
   remove(session: UdpSession): void {
     this.#unreplied.delete(session);
     this.#replied.delete(session);
-  }
-
-  /** The session to give up for a new one, or undefined while there is room. */
-  evictable(): UdpSession | undefined {
-    if (this.#unreplied.size + this.#replied.size < this.#options.capacity) return undefined;
-    const [unreplied] = this.#unreplied;
-    const [replied] = this.#replied;
-    if (unreplied === undefined || replied === undefined) return unreplied ?? replied;
-    return unreplied.lastUsed <= replied.lastUsed ? unreplied : replied;
   }
 
   expired(now: MonotonicMs): UdpSession[] {

@@ -2,7 +2,9 @@ import { expect, test } from 'vitest';
 import { dialFailureFromErrno, errnoText } from '../../../src/engine/node/errno.ts';
 
 test.each([
-  { failure: 'local', errnos: ['EADDRNOTAVAIL', 'EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM'] },
+  { failure: 'noSourcePort', errnos: ['EADDRNOTAVAIL'] },
+  { failure: 'noDescriptor', errnos: ['EMFILE', 'ENFILE'] },
+  { failure: 'local', errnos: ['ENOBUFS', 'ENOMEM', 'EAFNOSUPPORT'] },
   { failure: 'refused', errnos: ['ECONNREFUSED', 'ECONNRESET'] },
   { failure: 'unreachable', errnos: ['EHOSTUNREACH', 'ENETUNREACH', 'EACCES', 'EPERM'] },
   { failure: 'timeout', errnos: ['ETIMEDOUT'] },
