@@ -43,7 +43,7 @@ export const CONNECTION_FLAGS = {
   'max-connections': connections(
     integerBetween(0, MAX_TABLE_SIZE),
     0,
-    'TCP connections in all; those above are reset, and the last tenth is kept for Services and clients that hold few. 0: as many as the limit of open files allows, two files each, which caps any other number too.',
+    'TCP connections in all; those above are reset, and the last sixteenth is kept for Services and clients that hold few. 0: as many as the limit of open files allows, two files each, which caps any other number too.',
   ),
   'max-connections-per-service': connections(
     integerBetween(0, MAX_TABLE_SIZE),

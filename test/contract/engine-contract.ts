@@ -7,6 +7,7 @@ import type { CreateEngine } from './engine-fixture.ts';
 import { describeListenerContract } from './listener-contract.ts';
 import { describeTcpContract } from './tcp-contract.ts';
 import { describeTcpFlowContract } from './tcp-flow-contract.ts';
+import { describeTcpIdleContract } from './tcp-idle-contract.ts';
 import { describeTcpPreambleContract } from './tcp-preamble-contract.ts';
 import { describeUdpContract } from './udp-contract.ts';
 
@@ -16,6 +17,7 @@ export function describeEngineContract(name: string, createEngine: CreateEngine)
     describeListenerContract(createEngine);
     describeTcpContract(createEngine);
     describeTcpFlowContract(createEngine);
+    describeTcpIdleContract(createEngine);
     describeTcpPreambleContract(createEngine);
     describeUdpContract(createEngine);
   });

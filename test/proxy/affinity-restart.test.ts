@@ -90,11 +90,12 @@ describe('ties of an earlier instance', () => {
     }
   });
 
-  test('may come while the pool lives, from an instance that it takes over from, and move nobody', () => {
-    const fixture = restarted([tie('c1', 1)]);
+  test('may come again while the pool lives, from an instance that is taken over from, as they are by then', () => {
+    const fixture = restarted([tie('c1', 1, 0), tie('c2', 1, 5)]);
     fixture.set(makeEndpoints(1, 2), { servicePort });
-    fixture.forwarder.restoreAffinity(new Map([[WEB, [tie('c1', 2), tie('c2', 2)]]]));
-    expect(tiesOf(fixture)).toEqual({ c1: 1, c2: 2 });
+    fixture.clock.advance(10);
+    fixture.forwarder.restoreAffinity(new Map([[WEB, [tie('c1', 2, 7), tie('c2', 2, 3), tie('c3', 2, 8)]]]));
+    expect(tiesOf(fixture)).toEqual({ c1: 2, c2: 1, c3: 2 });
   });
 });
 

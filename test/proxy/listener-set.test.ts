@@ -270,6 +270,34 @@ describe('other faults', () => {
     ]);
     expect(fixture.set.openCount).toBe(100);
   });
+
+  test('no descriptor left is a fault of those that need one, until there is room', async () => {
+    const fixture = new Fixture();
+    fixture.room = 3;
+    const wanted = [tcp('web'), udp('dns', '10.0.0.1', '10.0.0.2', '10.0.0.3'), tcp('api')];
+
+    const faults = await fixture.set.ensureOpen(wanted, fixture.guard);
+    expect(faults.map(({ code, message }) => `${code} ${message.split(':')[0]}`)).toEqual([
+      'ERR_DESCRIPTORS_EXHAUSTED default/dns',
+    ]);
+    expect([...fixture.set.proxyPorts().keys()]).toEqual(['web', 'api']);
+
+    fixture.room = 5;
+    expect(await fixture.set.ensureOpen(wanted, fixture.guard)).toEqual([]);
+    expect([fixture.set.openCount, fixture.set.socketCount]).toEqual([3, 5]);
+  });
+
+  test('as many sockets are counted as listen, also while they close and after their addresses have changed', async () => {
+    const fixture = new Fixture();
+    await fixture.sync(tcp('web'), udp('dns', '10.0.0.1', '10.0.0.2'));
+    expect(fixture.set.socketCount).toBe(3);
+    await fixture.sync(tcp('web'), udp('dns', '10.0.0.1'));
+    expect(fixture.set.socketCount).toBe(2);
+    await fixture.sync(udp('dns', '10.0.0.1'));
+    expect(fixture.set.socketCount).toBe(2);
+    await vi.advanceTimersByTimeAsync(GRACE_MS);
+    expect(fixture.set.socketCount).toBe(1);
+  });
 });
 
 describe('a listener that is not wanted any more', () => {

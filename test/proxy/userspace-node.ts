@@ -18,7 +18,7 @@ import { ListenerSet } from '../../src/proxy/listener-set.ts';
 import { ProxyPorts } from '../../src/proxy/proxy-ports.ts';
 import { Proxier } from '../../src/sync/proxier.ts';
 import { KernelExec } from '../support/fake-exec.ts';
-import { FakeFlows, FakeObserver, FakePortStore, type Journal } from '../support/fake-sync.ts';
+import { FakeFlows, FakeObserver, FakeOwnership, FakePortStore, type Journal } from '../support/fake-sync.ts';
 import { connectTcp, type TcpPeer } from '../support/loopback-tcp.ts';
 import { openUdpPeer } from '../support/loopback-udp.ts';
 import { PacketTracer, makePacket } from '../support/packet-tracer.ts';
@@ -87,6 +87,7 @@ export class UserspaceNode {
       listeners: this.listeners,
       rules: [new RuleInstaller(new Iptables('IPv4', this.kernel.exec), { generation: () => 1 })],
       flows: new FakeFlows(journal),
+      ownership: new FakeOwnership(),
       portStore: new FakePortStore(journal),
       observer: new FakeObserver(journal),
       healthChecks: { update: () => {}, programmed: () => {} },
