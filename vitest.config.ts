@@ -4,7 +4,7 @@
  * - `unit` needs nothing but Node: all of `test/` that is not below.
  * - `netns`, `netns-link-local` and `netns-unnumbered` build network namespaces and load real iptables rules, so they
  *   need root. They run the tests of `test/netns/` for each way of capture (`--capture`) and each kind of pod links
- *   that goes with it. Three folders there are not for all of them:
+ *   that goes with it. Some folders there are not for all of them:
  *
  *       project            capture      pod links     redirect/   link-local/   once/   all else
  *       netns              redirect     bridged       yes                       yes     yes
@@ -14,6 +14,8 @@
  *   A few long files that `netns-unnumbered` has are left out of `netns-link-local`, unless KUP_TEST_LONG is 1.
  *   `redirect/` and `link-local/` are about one way of capture. `once/` depends neither on capture nor on pod links,
  *   or sees to both by itself.
+ *   `load/` are load runs of some seconds, in the project `netns` only: what they are about is not the way of capture.
+ *   So are the tests of `faults/`, where backends, clients, the network and the machine itself fail.
  * - `cluster` needs a real control plane on top (scripts/cluster-assets.sh), and root.
  *
  * Groups run one after the other, so that none disturbs the deadlines of another (group 0 would not do: where one
@@ -32,7 +34,7 @@ const isLong = process.env['KUP_TEST_LONG'] === '1';
 const NETNS_WORKERS = 3;
 
 /** In test/netns, not for every project. */
-const FOLDERS = ['redirect', 'link-local', 'once'] as const;
+const FOLDERS = ['redirect', 'link-local', 'once', 'load', 'faults'] as const;
 
 interface NetnsProject {
   readonly name: string;
@@ -82,7 +84,12 @@ export default defineConfig({
           sequence: { groupOrder: 1 },
         },
       },
-      netnsProject({ name: 'netns', capture: '', podLinks: '', folders: ['redirect', 'once'] }),
+      netnsProject({
+        name: 'netns',
+        capture: '',
+        podLinks: '',
+        folders: ['redirect', 'once', 'load', 'faults'],
+      }),
       netnsProject({
         name: 'netns-link-local',
         capture: 'link-local',

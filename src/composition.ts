@@ -4,14 +4,19 @@
  */
 import type { Config } from './cli/config.ts';
 import type { Clock } from './clock.ts';
+import { ConntrackReconciler } from './conntrack/reconciler.ts';
+import { conntrackUpkeep } from './conntrack/upkeep.ts';
 import { createSource } from './create-source.ts';
-import { createDataPath, rememberedPorts } from './data-path.ts';
+import { createDataPath, rememberedPorts, shareDescriptors } from './data-path.ts';
 import { type Problem, ProxyError } from './errors.ts';
+import { AffinityMemory } from './host/affinity-memory.ts';
 import { AddressMonitor } from './host/address-monitor.ts';
 import { ensureCaptureAddress } from './host/capture-address.ts';
-import { exec, execLines } from './host/exec.ts';
+import { exec, execEachLine, execLines } from './host/exec.ts';
+import { coreCount, legacyTables, openFilesLimit } from './host/kernel.ts';
 import { PortMemory } from './host/port-memory.ts';
-import { Conntrack } from './iptables/conntrack.ts';
+import { createInstance } from './instance-ownership.ts';
+import { sysctls } from './host/sysctl.ts';
 import { RuleInstaller } from './iptables/installer.ts';
 import { usableIptables } from './iptables/usable-iptables.ts';
 import type { Logger } from './log.ts';
@@ -21,6 +26,7 @@ import { diversionsFromConfig, kernelFamilies, nodeSettingsFromConfig } from './
 import { bothOf, createObservation } from './observation.ts';
 import { HealthCheckServers } from './observe/health-check-servers.ts';
 import type { Inventory, Metrics } from './observe/metrics.ts';
+import { AffinityKeeper } from './proxy/affinity-keeper.ts';
 import { ApiStatistics } from './sources/kubernetes/api-statistics.ts';
 import { ChangeTracker } from './sync/change-tracker.ts';
 import { Proxier } from './sync/proxier.ts';
@@ -55,13 +61,45 @@ export interface ProxyDeps {
 /** Rejects when the node cannot run a proxy at all: no iptables, no readable addresses, no ports. */
 export async function createProxy(config: Config, deps: ProxyDeps): Promise<UserspaceProxy> {
   const { clock, logger } = deps;
-  const iptables = await usableIptables(await capturableFamilies(config, logger), { exec, logger });
+  const iptables = await usableIptables(await capturableFamilies(config, logger), {
+    exec,
+    logger,
+    legacyTables,
+  });
   const families = iptables.map(({ family }) => family);
   const portStore = new PortMemory(config.stateDir);
   const remembered = await rememberedPorts(portStore, logger);
+  let isStopping = false;
   const requestSync = (): void => runner.request();
   const apiStatistics = new ApiStatistics();
-  const dataPath = createDataPath(config, deps, { remembered, requestSync });
+  const descriptors = shareDescriptors(openFilesLimit());
+  const dataPath = createDataPath(config, deps, {
+    remembered,
+    requestSync,
+    descriptors,
+    otherDescriptors: () => healthChecks.descriptors,
+  });
+  const affinity = new AffinityKeeper({
+    clock,
+    logger,
+    store: new AffinityMemory({ clock }, config.stateDir),
+    holder: dataPath.forwarder,
+    isOwner: () => ownership.isOwner,
+  });
+  const { ownership, listeners } = createInstance(
+    { clock, logger, iptables, dataPath, remembered },
+    {
+      requestSync,
+      settled: async () => runner.settled(),
+      onRegained: () => proxier.rulesRegained(),
+      onPeerEnded: () => proxier.peerEnded(),
+      closeServers: async () => {
+        healthChecks.programmed([]);
+        await servers.retire();
+      },
+      reopenServers: async () => servers.reopen(),
+    },
+  );
   const addresses = new AddressMonitor({
     exec,
     execLines,
@@ -77,25 +115,33 @@ export async function createProxy(config: Config, deps: ProxyDeps): Promise<User
     listenersMissing: Math.max(0, proxier.desired.listeners.size - dataPath.listeners.openCount),
     proxyPorts: dataPath.ports.takenCount,
     draining: dataPath.listeners.drainingCount,
+    isStopping,
     problemsByCode: proxier.problems.countByCode(),
     manifestErrors: proxier.sourceProblemCount,
     unusableInterfaces: uncapturable.count,
     healthCheckServers: healthChecks.counts,
+    ownership,
   });
   const { metrics, health, servers } = createObservation(config, deps, {
     dataPath,
     families,
     inventory,
     apiStatistics,
+    httpConnections: descriptors.httpConnections,
   });
   const healthChecks = new HealthCheckServers({ logger, isProxyHealthy: () => health.isProxyHealthy() });
-  const conntrack = new Conntrack({ exec, logger });
+  const conntrack = new ConntrackReconciler({ clock, exec: execEachLine, logger, observer: metrics });
+  const attendConntrack = conntrackUpkeep(
+    { sysctls, logger, reconciler: conntrack },
+    { settings: config.conntrack, cores: coreCount() },
+  );
   const proxier = new Proxier({
     clock,
     logger,
     backends: dataPath.forwarder,
-    listeners: dataPath.listeners,
-    rules: iptables.map((one) => new RuleInstaller(one)),
+    listeners,
+    ownership,
+    rules: iptables.map((one) => new RuleInstaller(one, { generation: () => ownership.generation })),
     flows: conntrack,
     portStore,
     observer: bothOf(metrics, health),
@@ -111,7 +157,9 @@ export async function createProxy(config: Config, deps: ProxyDeps): Promise<User
     if (config.capture === 'redirect') {
       uncapturable.update(addresses.current.withoutAddress, proxier.desired);
     }
-    return proxier.sync(run);
+    const isDone = await proxier.sync(run);
+    if (ownership.isOwner) attendConntrack();
+    return isDone;
   };
   const runner = new Runner({ clock, logger, task }, runnerOptions(config));
   const source = await createSource(config, {
@@ -128,19 +176,32 @@ export async function createProxy(config: Config, deps: ProxyDeps): Promise<User
   return {
     async start() {
       await servers.start();
+      attendConntrack();
       await addresses.start();
+      // Before there is any Service: each takes up its ties as it appears.
+      await affinity.restore();
+      affinity.start();
       await source.start();
     },
-    announceStop: () => health.stop(),
+    announceStop() {
+      isStopping = true;
+      health.stop();
+      ownership.stop();
+    },
     async close() {
       await source.close();
       await addresses.close();
       await runner.close();
       await conntrack.close();
       dataPath.listeners.close();
+      await affinity.close();
+      const { sessionCount } = dataPath.forwarder;
+      if (sessionCount > 0) logger.info({ sessions: sessionCount }, 'Cutting what is still open');
       await dataPath.engine.shutdown();
       await healthChecks.close();
       await servers.close();
+      // Last: others take it for the end of our listeners.
+      ownership.close();
     },
   };
 }

@@ -2,7 +2,7 @@
 import type { Config } from './cli/config.ts';
 import type { Clock } from './clock.ts';
 import { NodeEngine } from './engine/node/node-engine.ts';
-import { localPortRange, openFilesLimit } from './host/kernel.ts';
+import { localPortRange } from './host/kernel.ts';
 import type { PortMemory } from './host/port-memory.ts';
 import type { Logger } from './log.ts';
 import { Forwarder } from './proxy/forwarder.ts';
@@ -14,6 +14,29 @@ const NODE_PORTS: PortRange = { first: 30_000, last: 32_767 };
 
 /** A trial outlasts the longest dial by so much. */
 const TRIAL_MARGIN_MS = 500;
+
+/** How the limit of open files is shared out. */
+export interface DescriptorShares {
+  readonly limit: number;
+  /** For everything that is not traffic. */
+  readonly reserve: number;
+  /** Connections of each of the two HTTP servers; they are in the reserve. */
+  readonly httpConnections: number;
+}
+
+/**
+ * Standard streams, iptables' and conntrack's pipes, the connections to the API server and to another instance, files
+ * being written.
+ */
+const OWN_DESCRIPTORS = 64;
+/** Probes and scrapers need few; where there is room, more may come, so that nobody can shut them out easily. */
+const HTTP_CONNECTIONS = { min: 16, max: 128, part: 1 / 64 };
+
+export function shareDescriptors(limit: number): DescriptorShares {
+  const { min, max, part } = HTTP_CONNECTIONS;
+  const httpConnections = Math.min(max, Math.max(min, Math.floor(limit * part)));
+  return { limit, reserve: OWN_DESCRIPTORS + 2 * httpConnections, httpConnections };
+}
 
 /** Ports the proxy never takes for itself. */
 export function excludedPorts(): readonly PortRange[] {
@@ -43,7 +66,13 @@ export interface DataPath {
 export function createDataPath(
   config: Config,
   { clock, logger }: { readonly clock: Clock; readonly logger: Logger },
-  wiring: { readonly remembered: ReadonlyMap<string, number>; readonly requestSync: () => void },
+  wiring: {
+    readonly remembered: ReadonlyMap<string, number>;
+    readonly descriptors: DescriptorShares;
+    /** Descriptors that other parts take, as many as it is now. */
+    readonly otherDescriptors: () => number;
+    readonly requestSync: () => void;
+  },
 ): DataPath {
   const balancer = {
     affinityCapacity: config.affinityTableSize,
@@ -55,11 +84,15 @@ export function createDataPath(
     },
   };
   const forwarder = new Forwarder(
-    { clock, logger, listeningSockets: () => listeners.socketCount },
+    { clock, logger, listeningSockets: () => listeners.socketCount + wiring.otherDescriptors() },
     {
       dialTimeoutsMs: config.dialTimeoutsMs,
       maxConcurrentDials: config.maxConcurrentDials,
-      entrance: { ...config, descriptorLimit: openFilesLimit() },
+      entrance: {
+        ...config,
+        descriptorLimit: wiring.descriptors.limit,
+        descriptorReserve: wiring.descriptors.reserve,
+      },
       balancer,
     },
   );

@@ -2,8 +2,10 @@
 import type { Config } from './cli/config.ts';
 import { kubeProxyConfigurationFromConfig } from './cli/configz.ts';
 import type { Clock } from './clock.ts';
+import { readTableUse } from './conntrack/table-use.ts';
 import type { DataPath } from './data-path.ts';
 import { NodeHealth } from './health/node-health.ts';
+import { sysctls } from './host/sysctl.ts';
 import type { Logger } from './log.ts';
 import { type IpFamily, hostPortText } from './model/address.ts';
 import { HttpServers } from './observe/http-servers.ts';
@@ -19,6 +21,8 @@ export function createObservation(
     readonly families: readonly IpFamily[];
     readonly inventory: () => Inventory;
     readonly apiStatistics: ApiStatistics;
+    /** Of each of the two servers at a time. */
+    readonly httpConnections: number;
   },
 ): { readonly metrics: Metrics; readonly health: NodeHealth; readonly servers: HttpServers } {
   const health = new NodeHealth(
@@ -32,6 +36,7 @@ export function createObservation(
     statistics: () => read.dataPath.forwarder.statistics(),
     engineTotals: () => read.dataPath.engine.totals(),
     inventory: read.inventory,
+    conntrackUse: () => readTableUse(sysctls),
     api: config.manifests.length === 0 ? read.apiStatistics : undefined,
   });
   metrics.setFamilies(read.families);
@@ -41,6 +46,7 @@ export function createObservation(
       healthzBindAddress: bindText(config.healthzBindAddress),
       metricsBindAddress: bindText(config.metricsBindAddress),
       bindAddressHardFail: config.bindAddressHardFail,
+      maxConnections: read.httpConnections,
     },
   );
   return { metrics, health, servers };
@@ -66,6 +72,7 @@ export function bothOf(
     familySynced: (sync) => first.familySynced(sync),
     restoreFailed: (family, kind) => first.restoreFailed(family, kind),
     resynced: (reason) => first.resynced(reason),
+    rulesAhead: (family, rules) => first.rulesAhead(family, rules),
     networkProgrammed: (family, durationSeconds) => first.networkProgrammed(family, durationSeconds),
     syncSucceeded() {
       first.syncSucceeded();

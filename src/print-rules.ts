@@ -13,6 +13,7 @@ import { readHostAddresses } from './host/address-monitor.ts';
 import { PortMemory } from './host/port-memory.ts';
 import { KernelTable } from './iptables/kernel-table.ts';
 import { renderFullUpdate } from './iptables/render.ts';
+import { renderTableText } from './iptables/table-text.ts';
 import { type GuardedPort, buildRuleSet } from './iptables/ruleset.ts';
 import { IP_FAMILIES } from './model/address.ts';
 import type { NodeInfo } from './model/node.ts';
@@ -22,6 +23,9 @@ import { diversionsFromConfig, nodeSettingsFromConfig } from './node-settings.ts
 import { ProxyPorts } from './proxy/proxy-ports.ts';
 import { ApiStatistics } from './sources/kubernetes/api-statistics.ts';
 import { ProblemLog } from './sync/problem-log.ts';
+
+/** Of a proxy that finds nothing of ours on the node. */
+const FIRST_WRITE = { generation: 1, write: 1 } as const;
 
 export type PrintRulesDeps = Pick<SourceDeps, 'logger' | 'version' | 'environment'>;
 
@@ -57,7 +61,12 @@ export async function printRules(config: Config, deps: PrintRulesDeps): Promise<
       diversion: diversions[family],
     });
     const tables = (['nat', 'filter'] as const).map(
-      (table) => renderFullUpdate({ table, family }, rules[table], KernelTable.empty).text,
+      (table) =>
+        renderFullUpdate(
+          { table, stamp: FIRST_WRITE },
+          renderTableText(rules[table], family),
+          KernelTable.empty,
+        ).text,
     );
     return `# ${family === 'IPv4' ? 'iptables-restore' : 'ip6tables-restore'} --noflush -w 5\n${tables.join('')}`;
   }).join('\n');

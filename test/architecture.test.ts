@@ -51,8 +51,10 @@ const ROOMS: Readonly<Record<string, Room>> = {
       'node:child_process in exec.ts',
       'node:fs',
       'node:fs/promises',
+      'node:net',
       'node:os in kernel.ts',
       'node:path',
+      'node:timers/promises',
     ],
   },
   iptables: {
@@ -89,6 +91,7 @@ const COMPOSITION = [
   'observation.ts',
   'node-settings.ts',
   'create-source.ts',
+  'instance-ownership.ts',
   'cleanup.ts',
   'print-rules.ts',
 ];
@@ -117,7 +120,10 @@ const RESERVED: readonly {
     where: [
       'main.ts',
       'iptables/usable-iptables.ts',
+      'host/ownership-network.ts',
       'sync/runner.ts',
+      'host/affinity-memory.ts',
+      'proxy/affinity-keeper.ts',
       'proxy/listener-set.ts',
       'engine/node',
       'sources/manifests',
@@ -128,7 +134,7 @@ const RESERVED: readonly {
   {
     name: 'chance',
     pattern: /\bMath\.random\b/,
-    where: ['data-path.ts', 'create-source.ts', 'print-rules.ts'],
+    where: ['data-path.ts', 'create-source.ts', 'instance-ownership.ts', 'print-rules.ts'],
   },
 ];
 

@@ -54,22 +54,24 @@ export class AffinityTable {
   }
 
   /**
-   * Takes up ties of another table, each with the time that is left of it. A client that is tied already keeps its tie, of
-   * two ties of one client the last counts, and what is above the capacity goes, the longest unused first.
+   * Takes up ties of another table, each with the time that is left of it. Of two ties of one client the one counts that
+   * was used last, and what is above the capacity goes, the longest unused first.
    */
   restore(ties: Iterable<AffinityTie>, now: MonotonicMs): void {
-    const restored = new Map<string, Entry>();
+    let restored = 0;
     for (const { client, endpointKey, lastUsed } of ties) {
-      if (now - lastUsed > this.#timeoutMs || this.#entryByClient.has(client)) continue;
-      restored.set(client, { endpointKey, lastUsed });
+      const known = this.#entryByClient.get(client)?.lastUsed ?? Number.NEGATIVE_INFINITY;
+      if (now - lastUsed > this.#timeoutMs || known >= lastUsed) continue;
+      this.#entryByClient.set(client, { endpointKey, lastUsed });
+      restored += 1;
     }
-    if (restored.size === 0) return;
-    const inOrder = [...restored, ...this.#entryByClient].sort(([, a], [, b]) => a.lastUsed - b.lastUsed);
+    if (restored === 0) return;
+    const inOrder = [...this.#entryByClient].sort(([, a], [, b]) => a.lastUsed - b.lastUsed);
     const surplus = Math.max(0, inOrder.length - this.#capacity);
     this.#entryByClient.clear();
     for (const [client, entry] of inOrder.slice(surplus)) this.#entryByClient.set(client, entry);
     this.#evictions += surplus;
-    this.#changes += restored.size;
+    this.#changes += restored;
   }
 
   /**

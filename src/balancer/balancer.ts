@@ -83,7 +83,7 @@ export class Balancer {
     return this.#affinity?.ties(now) ?? [];
   }
 
-  /** Takes up ties of an earlier instance, as far as they still hold and their endpoint is there. Nobody is moved. */
+  /** Takes up ties of an earlier instance, as far as they still hold and their endpoint is there. */
   restoreAffinity(ties: Iterable<AffinityTie>, now: MonotonicMs): void {
     this.#affinity?.restore(ties, now);
     // As in `setEndpoints`: an empty set frees nobody, the endpoints may be on their way.

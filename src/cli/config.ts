@@ -6,6 +6,7 @@ import type { Cidr } from '../model/cidr.ts';
 import type { LocalDetection } from '../model/local-detection.ts';
 import type { SchedulerName } from '../model/service-policy.ts';
 import { type ConnectionSettings, connectionSettingsFrom } from './connection-flags.ts';
+import { type ConntrackConfig, conntrackConfigFrom } from './conntrack-flags.ts';
 import { renderDuration } from './duration.ts';
 import { FLAGS } from './flag-table.ts';
 import type { BindAddress, PortRange } from './flag-types.ts';
@@ -63,6 +64,7 @@ export interface Config extends ConnectionSettings {
   /** Clients outside the cluster may use clusterIPs. Always true when `localDetection` is `none`. */
   readonly externalClusterIP: boolean;
   readonly localDetection: LocalDetection;
+  readonly conntrack: ConntrackConfig;
   /** undefined: do not serve. */
   readonly healthzBindAddress: BindAddress | undefined;
   /** undefined: do not serve. */
@@ -156,6 +158,7 @@ function configFromValues(values: Values, given: ReadonlyMap<string, unknown>): 
     listenerGracePeriodMs: values['listener-grace-period'],
     drainTimeoutMs: values['drain-timeout'],
     ...serviceSettingsFrom(values),
+    conntrack: conntrackConfigFrom(values),
     ...connectionSettingsFrom(values, given),
     healthzBindAddress: servedAt(values['healthz-bind-address']),
     metricsBindAddress: servedAt(values['metrics-bind-address']),

@@ -15,6 +15,15 @@ export interface KubeProxyConfiguration {
   readonly clientConnection: { readonly kubeconfig: string };
   /** One CIDR, or one of each family with a comma between; '' in other modes than ClusterCIDR. */
   readonly clusterCIDR: string;
+  readonly conntrack: {
+    readonly maxPerCore: number;
+    readonly min: number;
+    readonly tcpBeLiberal: boolean;
+    readonly tcpCloseWaitTimeout: string;
+    readonly tcpEstablishedTimeout: string;
+    readonly udpStreamTimeout: string;
+    readonly udpTimeout: string;
+  };
   /** Each '' in other modes than its own. */
   readonly detectLocal: { readonly bridgeInterface: string; readonly interfaceNamePrefix: string };
   readonly detectLocalMode: 'ClusterCIDR' | 'NodeCIDR' | 'BridgeInterface' | 'InterfaceNamePrefix';
@@ -64,6 +73,7 @@ export function kubeProxyConfigurationFromConfig(config: Config): KubeProxyConfi
     kind: 'KubeProxyConfiguration',
     bindAddressHardFail: config.bindAddressHardFail,
     clientConnection: { kubeconfig: config.kubeconfig },
+    conntrack: conntrackFields(config.conntrack),
     ...localDetectionFields(config.localDetection),
     healthzBindAddress: bindAddressText(config.healthzBindAddress),
     hostnameOverride: config.hostnameOverride,
@@ -96,6 +106,18 @@ export function kubeProxyConfigurationFromConfig(config: Config): KubeProxyConfi
       udpUnrepliedTimeout: renderDuration(config.udpUnrepliedTimeoutMs),
       watchStallTimeout: renderDuration(config.watchStallTimeoutMs),
     },
+  };
+}
+
+function conntrackFields(conntrack: Config['conntrack']): KubeProxyConfiguration['conntrack'] {
+  return {
+    maxPerCore: conntrack.maxPerCore,
+    min: conntrack.min,
+    tcpBeLiberal: conntrack.tcpBeLiberal,
+    tcpCloseWaitTimeout: renderDuration(conntrack.tcpCloseWaitTimeoutMs),
+    tcpEstablishedTimeout: renderDuration(conntrack.tcpEstablishedTimeoutMs),
+    udpStreamTimeout: renderDuration(conntrack.udpStreamTimeoutMs),
+    udpTimeout: renderDuration(conntrack.udpTimeoutMs),
   };
 }
 

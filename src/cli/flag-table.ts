@@ -5,6 +5,7 @@
 import { parseIpAddress } from '../model/address.ts';
 import { SCHEDULERS } from '../model/service-policy.ts';
 import { CONNECTION_FLAGS } from './connection-flags.ts';
+import { CONNTRACK_FLAGS } from './conntrack-flags.ts';
 import {
   type BindAddress,
   bindAddress,
@@ -160,6 +161,7 @@ export const FLAGS = {
     "What the names of pods' interfaces begin with, for InterfaceNamePrefix. At most 14 characters.",
   ),
   ...CONNECTION_FLAGS,
+  ...CONNTRACK_FLAGS,
   'healthz-bind-address': serving(
     bindAddress(HEALTHZ_PORT),
     addressAt('0.0.0.0', HEALTHZ_PORT),

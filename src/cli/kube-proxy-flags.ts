@@ -9,7 +9,6 @@ const IPVS = 'there is no ipvs mode here';
 const RULES = 'the rules of a userspace proxy have no use for it';
 const WINDOWS = 'it is for Windows';
 const LOGS = 'logs are JSON on standard output';
-const CONNTRACK = "the node's conntrack settings are left as they are";
 const API = 'three watches need neither a limit of their rate nor a repetition of what is known';
 const OTHER = 'it has no effect in this version';
 
@@ -27,14 +26,7 @@ const IGNORED: readonly (readonly [string, 'boolean' | 'value', string])[] = [
   ['ipvs-tcpfin-timeout', 'value', IPVS],
   ['ipvs-udp-timeout', 'value', IPVS],
   ['cleanup-ipvs', 'boolean', IPVS],
-  ['conntrack-max', 'value', CONNTRACK],
-  ['conntrack-max-per-core', 'value', CONNTRACK],
-  ['conntrack-min', 'value', CONNTRACK],
-  ['conntrack-tcp-be-liberal', 'boolean', CONNTRACK],
-  ['conntrack-tcp-timeout-close-wait', 'value', CONNTRACK],
-  ['conntrack-tcp-timeout-established', 'value', CONNTRACK],
-  ['conntrack-udp-timeout', 'value', CONNTRACK],
-  ['conntrack-udp-timeout-stream', 'value', CONNTRACK],
+  ['conntrack-max', 'value', 'use --conntrack-max-per-core and --conntrack-min'],
   ['config-sync-period', 'value', API],
   ['kube-api-burst', 'value', API],
   ['kube-api-content-type', 'value', 'the API server is asked for JSON'],

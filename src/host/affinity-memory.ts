@@ -11,6 +11,7 @@
  */
 import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Clock, MonotonicMs } from '../clock.ts';
 import { ProxyError, errnoOf } from '../errors.ts';
 
@@ -103,12 +104,6 @@ export class AffinityMemory {
 /** Where a new file is written before it takes the place of the old one. */
 function temporaryOf(path: string): string {
   return `${path}.new`;
-}
-
-async function nextTurn(): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  setImmediate(resolve);
-  await promise;
 }
 
 async function* renderInTurns(pools: readonly PoolTies[], clock: Clock): AsyncGenerator<string> {

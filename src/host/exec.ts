@@ -68,6 +68,59 @@ function execFault(
   return new ProxyError('ERR_EXEC_FAILED', `${command} could not be started`, { cause: error });
 }
 
+export interface ExecEachLineOptions {
+  /** Each line of standard output without its end, as it comes: nothing is kept. */
+  readonly onLine: (line: string) => void;
+  /** Written to the program's standard input, which is then closed. */
+  readonly input?: string;
+  /** After this the program is killed. */
+  readonly timeoutMs: number;
+  /** Ends the program. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * As `Exec`, for output that may be too long to be held. Rejects with the same codes; `ERR_EXEC_FAILED` also when
+ * `signal` ended it.
+ */
+export type ExecEachLine = (
+  command: string,
+  args: readonly string[],
+  options: ExecEachLineOptions,
+) => Promise<Pick<ExecResult, 'exitCode' | 'stderr'>>;
+
+export const execEachLine: ExecEachLine = async (command, args, { onLine, input, timeoutMs, signal }) => {
+  const { promise, resolve, reject } = Promise.withResolvers<Pick<ExecResult, 'exitCode' | 'stderr'>>();
+  const child = spawn(command, args, { timeout: timeoutMs, killSignal: 'SIGKILL', signal });
+  let rest = '';
+  let stderr = '';
+  child.once('error', (error) => reject(execFault(error, { command, timeoutMs, stderr })));
+  child.once('close', (code, killedBy) => {
+    if (rest !== '') onLine(rest);
+    if (code !== null) resolve({ exitCode: code, stderr });
+    const fault = { killed: child.killed, signal: killedBy ?? 'SIGKILL' };
+    reject(
+      execFault(Object.assign(new Error(`ended by ${killedBy}`), fault), { command, timeoutMs, stderr }),
+    );
+  });
+  // Without a descriptor left there are no pipes, whatever the types say; the error event follows.
+  const pipes = child as Partial<typeof child>;
+  pipes.stdout?.setEncoding('utf8').on('data', (text: string) => {
+    const lines = (rest + text).split('\n');
+    rest = lines.pop() ?? '';
+    for (const line of lines) onLine(line);
+  });
+  pipes.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    if (stderr.length < MAX_STDERR_CHARS) stderr += text;
+  });
+  pipes.stdin?.on('error', () => {});
+  pipes.stdin?.end(input ?? '');
+  return promise;
+};
+
+/** Enough to say what went wrong. */
+const MAX_STDERR_CHARS = 8192;
+
 /** A program that runs on and prints lines, e.g. `ip monitor`. */
 export interface LineStream {
   /** Ends the program; resolves when it has ended. Idempotent. */

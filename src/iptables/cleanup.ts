@@ -5,6 +5,13 @@ import type { TableName } from './rule.ts';
 
 const TABLES: readonly TableName[] = ['nat', 'filter'];
 
+/** Removes what is ours from each of these; true when there was something. Rejects as `Iptables` does. */
+export async function removeRulesOfAll(all: readonly Iptables[]): Promise<boolean> {
+  let hasRemoved = false;
+  for (const iptables of all) hasRemoved = (await removeRules(iptables)) || hasRemoved;
+  return hasRemoved;
+}
+
 /** Removes what is ours from one family; true when there was something. Rejects as `Iptables` does. */
 export async function removeRules(iptables: Iptables): Promise<boolean> {
   let input = '';

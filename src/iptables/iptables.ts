@@ -13,22 +13,41 @@ const EXEC_TIMEOUT_MS = 30_000;
 /** "Resource problem" in iptables' manual: mostly the xtables lock, held by another program. */
 const EXIT_RESOURCE_PROBLEM = 4;
 
+/** The two implementations of iptables, which keep separate rules in the same kernel. */
+export type Flavour = 'nft' | 'legacy';
+
+export interface IptablesOptions {
+  /** Its own programs, `iptables-nft-save`; unless told those without a flavour in their name, `iptables-save`. */
+  readonly flavour?: Flavour;
+  /** The other flavour, where it holds something of ours from an earlier run. */
+  readonly former?: Iptables;
+}
+
 export class Iptables {
   readonly family: IpFamily;
+  /** As in the options. */
+  readonly former: Iptables | undefined;
   readonly #exec: Exec;
   readonly #prefix: string;
 
-  constructor(family: IpFamily, exec: Exec) {
+  constructor(family: IpFamily, exec: Exec, { flavour, former }: IptablesOptions = {}) {
     this.family = family;
+    this.former = former;
     this.#exec = exec;
-    this.#prefix = family === 'IPv4' ? 'iptables' : 'ip6tables';
+    const name = family === 'IPv4' ? 'iptables' : 'ip6tables';
+    this.#prefix = flavour === undefined ? name : `${name}-${flavour}`;
   }
 
-  /** What the kernel holds of a table. Rejects with `ERR_IPTABLES_UNAVAILABLE` when it cannot be read. */
+  /** What the kernel holds of a table. Rejects as `save`, and with `ERR_IPTABLES_PARSE`. */
   async read(table: TableName): Promise<KernelTable> {
+    return parseKernelTable(await this.save(table));
+  }
+
+  /** The text of a table, as it is printed. Rejects with `ERR_IPTABLES_UNAVAILABLE` when it cannot be read. */
+  async save(table: TableName | 'mangle'): Promise<string> {
     const command = `${this.#prefix}-save`;
     const result = await this.#run(command, ['-t', table]);
-    if (result.exitCode === 0) return parseKernelTable(result.stdout);
+    if (result.exitCode === 0) return result.stdout;
     throw new ProxyError('ERR_IPTABLES_UNAVAILABLE', `${command} -t ${table} failed: ${failureText(result)}`);
   }
 

@@ -1,10 +1,9 @@
 /** Which families can be captured on this node: looked at once, at start. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { ProxyError, isProxyError } from '../errors.ts';
-import type { Exec } from '../host/exec.ts';
-import type { Logger } from '../log.ts';
 import type { IpFamily } from '../model/address.ts';
-import { Iptables } from './iptables.ts';
+import { type FlavourDeps, chooseIptables } from './flavour.ts';
+import type { Iptables } from './iptables.ts';
 
 /** A program that fails is tried this often before its family is given up. */
 const TRIES = 4;
@@ -16,18 +15,19 @@ const RETRY_MS = 500;
  */
 export async function usableIptables(
   families: readonly IpFamily[],
-  { exec, logger }: { readonly exec: Exec; readonly logger: Logger },
+  deps: FlavourDeps,
 ): Promise<readonly Iptables[]> {
+  const open = await chooseIptables(deps);
   const usable: Iptables[] = [];
   let lastFault: unknown;
   for (const family of families) {
-    const iptables = new Iptables(family, exec);
+    const iptables = open(family);
     const fault = await faultOf(iptables);
     if (fault === undefined) {
       usable.push(iptables);
     } else {
       lastFault = fault;
-      logger.warn({ family, error: fault }, 'No Service traffic of this family is captured');
+      deps.logger.warn({ family, error: fault }, 'No Service traffic of this family is captured');
     }
   }
   if (usable.length > 0) return usable;

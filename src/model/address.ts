@@ -27,12 +27,16 @@ export function parseIpAddress(text: string): IpAddress | undefined {
   }
 }
 
+/** Longer text is no address, whatever zeros it begins with: to look for one in a megabyte of digits would take hours. */
+const MAX_TEXT_LENGTH = 128;
+
 /**
  * As Kubernetes reads the addresses in its objects (k8s.io/utils/net `ParseIPSloppy`): leading zeros of an IPv4 byte mean
  * nothing, `010.0.0.1` is 10.0.0.1, and IPv4 in IPv6 is that IPv4 address. API servers let both in for long, and every
  * other component of the cluster reads them so. Only for objects: in flags such an address is a mistake.
  */
 export function parseSloppyIpAddress(text: string): IpAddress | undefined {
+  if (text.length > MAX_TEXT_LENGTH) return undefined;
   const decimal = text.replace(/\d+(?:\.\d+){3}$/, (bytes) => bytes.split('.').map(Number).join('.'));
   const address = parseIpAddress(decimal);
   const [, mapped] = /^::ffff:([\d.]+)$/.exec(address ?? '') ?? [];

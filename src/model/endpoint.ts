@@ -12,7 +12,7 @@ import {
   parseSloppyIpAddress,
   specialRangeOf,
 } from './address.ts';
-import { type Checked, isPortNumber, objectText } from './object.ts';
+import { type Checked, isPortNumber, objectText, quoted, shortName } from './object.ts';
 import { type Protocol, type ServicePortKey, servicePortKey } from './service-port-name.ts';
 
 export interface Endpoint {
@@ -122,16 +122,16 @@ function checkedAddress(
   }
   const address = parseSloppyIpAddress(text);
   if (address === undefined) {
-    report(path, `${JSON.stringify(text)} is no IP address`);
+    report(path, `${quoted(text)} is no IP address`);
     return undefined;
   }
   if (familyOf(address) !== slice.addressType) {
-    report(path, `${JSON.stringify(text)} is no ${slice.addressType} address, as addressType says`);
+    report(path, `${quoted(text)} is no ${shortName(slice.addressType)} address, as addressType says`);
     return undefined;
   }
   const special = specialRangeOf(address);
   if (special === undefined) return address;
-  report(path, `${JSON.stringify(text)} is ${special}: no endpoint may have it`);
+  report(path, `${quoted(text)} is ${special}: no endpoint may have it`);
   return undefined;
 }
 
@@ -144,7 +144,7 @@ function checkedPort(
   const protocol = endpointPort.protocol ?? 'TCP';
   if (protocol !== 'TCP' && protocol !== 'UDP') {
     if (protocol !== 'SCTP')
-      report(`${path}.protocol`, `${JSON.stringify(protocol)} is none of "TCP", "UDP", "SCTP"`);
+      report(`${path}.protocol`, `${quoted(protocol)} is none of "TCP", "UDP", "SCTP"`);
     return undefined;
   }
   if (port === 0) return undefined;

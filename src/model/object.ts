@@ -10,6 +10,14 @@ export interface Checked<T> {
 /** Takes what is wrong with one field of the object that is being converted. */
 export type Report = (field: string, message: string, code?: ProblemCode) => void;
 
+const MAX_QUOTED_LENGTH = 100;
+
+/** The text as it stands in an object, in quotes, short enough for one line of log. */
+export function quoted(text: string): string {
+  const isShort = text.length <= MAX_QUOTED_LENGTH;
+  return isShort ? JSON.stringify(text) : `${JSON.stringify(text.slice(0, MAX_QUOTED_LENGTH))}…`;
+}
+
 /** RFC 1123 label, as Kubernetes requires of namespaces, Services and port names (apimachinery `validation`). */
 export function isDnsLabel(text: string): boolean {
   return text.length <= 63 && /^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/.test(text);
@@ -21,7 +29,16 @@ export function isPortNumber(value: number): boolean {
 
 /** `Service default/web`, `Node n1`: how logs and problems name an object. `namespace` is '' where there is none. */
 export function objectText(kind: string, namespace: string, name: string): string {
-  return namespace === '' ? `${kind} ${name}` : `${kind} ${namespace}/${name}`;
+  return `${kind} ${shortName(namespace === '' ? name : `${namespace}/${name}`)}`;
+}
+
+/** Names in a file may be of any length; those of an API server are never longer than this. */
+const MAX_NAME_LENGTH = 63 + 1 + 253;
+
+/** `namespace/name`, short enough for one line of log; undefined is `undefined`, as a template would have it. */
+export function shortName(name: string | undefined): string {
+  if (name === undefined) return 'undefined';
+  return name.length <= MAX_NAME_LENGTH ? name : `${name.slice(0, MAX_NAME_LENGTH)}…`;
 }
 
 export interface NamespacedName {

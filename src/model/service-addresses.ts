@@ -13,7 +13,7 @@ import {
   specialRangeOf,
 } from './address.ts';
 import { type Cidr, parseCidr } from './cidr.ts';
-import type { Report } from './object.ts';
+import { type Report, quoted } from './object.ts';
 
 export interface ServiceAddresses {
   /** At most one of each family; none: nothing of this Service is carried. */
@@ -52,9 +52,9 @@ function clusterIPsOf({ spec }: V1Service, report: Report): IpAddress[] {
     if (address === undefined) continue;
     const family = familyOf(address);
     if (ipFamilies.length > 0 && !ipFamilies.includes(family)) {
-      report(path, `${JSON.stringify(text)} is of ${family}, which is not among spec.ipFamilies`);
+      report(path, `${quoted(text)} is of ${family}, which is not among spec.ipFamilies`);
     } else if (addresses.some((other) => familyOf(other) === family)) {
-      report(path, `${JSON.stringify(text)} is a second ${family} address`);
+      report(path, `${quoted(text)} is a second ${family} address`);
     } else {
       addresses.push(address);
     }
@@ -83,10 +83,7 @@ function loadBalancerIPsOf({ status }: V1Service, report: Report): IpAddress[] {
     if (text === '') continue;
     const ipMode = ingress.ipMode ?? 'VIP';
     if (ipMode !== 'VIP' && ipMode !== 'Proxy') {
-      report(
-        `${path}.ipMode`,
-        `${JSON.stringify(ipMode)} is neither "VIP" nor "Proxy"; the address is not captured`,
-      );
+      report(`${path}.ipMode`, `${quoted(ipMode)} is neither "VIP" nor "Proxy"; the address is not captured`);
     }
     if (ipMode !== 'VIP') continue;
     const address = checkedAddress(text, `${path}.ip`, report);
@@ -109,7 +106,7 @@ function sourceRangesOf({ spec }: V1Service, report: Report): PerFamily<readonly
       hasUnreadable = true;
       report(
         `spec.loadBalancerSourceRanges[${index}]`,
-        `${JSON.stringify(text)} is no range of addresses; nobody is let in by it`,
+        `${quoted(text)} is no range of addresses; nobody is let in by it`,
       );
     } else if (!ranges.some((other) => other.text === range.text)) {
       ranges.push(range);
@@ -125,11 +122,11 @@ function sourceRangesOf({ spec }: V1Service, report: Report): PerFamily<readonly
 function checkedAddress(text: string, path: string, report: Report): IpAddress | undefined {
   const address = parseSloppyIpAddress(text);
   if (address === undefined) {
-    report(path, `${JSON.stringify(text)} is no IP address`);
+    report(path, `${quoted(text)} is no IP address`);
     return undefined;
   }
   const special = specialRangeOf(address);
   if (special === undefined) return address;
-  report(path, `${JSON.stringify(text)} is ${special}: no Service may have it`);
+  report(path, `${quoted(text)} is ${special}: no Service may have it`);
   return undefined;
 }

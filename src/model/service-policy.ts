@@ -3,7 +3,7 @@
  * annotations say. Pure; what cannot be used is reported and replaced by the default.
  */
 import type { V1Service } from '@kubernetes/client-node';
-import { type Report, isPortNumber } from './object.ts';
+import { type Report, isPortNumber, quoted } from './object.ts';
 
 /** How new clients are tied to endpoints (`spec.sessionAffinity`). */
 export type SessionAffinity =
@@ -61,10 +61,7 @@ function sessionAffinityOf({ spec }: V1Service, report: Report): SessionAffinity
   const kind = spec?.sessionAffinity ?? 'None';
   if (kind === 'None' || kind === '') return { kind: 'None' };
   if (kind !== 'ClientIP') {
-    report(
-      'spec.sessionAffinity',
-      `${JSON.stringify(kind)} is neither "None" nor "ClientIP"; taken as "None"`,
-    );
+    report('spec.sessionAffinity', `${quoted(kind)} is neither "None" nor "ClientIP"; taken as "None"`);
     return { kind: 'None' };
   }
   const asked = spec?.sessionAffinityConfig?.clientIP?.timeoutSeconds ?? 0;
@@ -87,7 +84,7 @@ function trafficPolicyOf(
   const policy = spec?.[field] ?? '';
   if (policy === 'Local') return policy;
   if (policy !== '' && policy !== 'Cluster') {
-    report(`spec.${field}`, `${JSON.stringify(policy)} is neither "Cluster" nor "Local"; taken as "Cluster"`);
+    report(`spec.${field}`, `${quoted(policy)} is neither "Cluster" nor "Local"; taken as "Cluster"`);
   }
   return 'Cluster';
 }
@@ -109,10 +106,7 @@ function annotatedChoice<T extends string>(
   if (text === '') return undefined;
   const choice = choices.find((one) => one === text);
   if (choice === undefined) {
-    report(
-      `metadata.annotations[${name}]`,
-      `${JSON.stringify(text)} is none of ${choices.join(', ')}; ignored`,
-    );
+    report(`metadata.annotations[${name}]`, `${quoted(text)} is none of ${choices.join(', ')}; ignored`);
   }
   return choice;
 }

@@ -4,7 +4,7 @@
  */
 import type { V1Service, V1ServicePort } from '@kubernetes/client-node';
 import type { Problem } from '../errors.ts';
-import { type Checked, type Report, isDnsLabel, isPortNumber, objectText } from './object.ts';
+import { type Checked, type Report, isDnsLabel, isPortNumber, objectText, quoted } from './object.ts';
 import { type ServiceAddresses, serviceAddressesOf } from './service-addresses.ts';
 import { PROXY_PROTOCOL_ANNOTATION, type ServicePolicy, servicePolicyOf } from './service-policy.ts';
 import {
@@ -37,10 +37,7 @@ export function servicePortsFromService(service: V1Service): Checked<readonly Se
     problems.push({ code, object: objectText('Service', namespace, name), field, message });
   };
   if (!isDnsLabel(namespace) || !isDnsLabel(name)) {
-    report(
-      'metadata.name',
-      `namespace ${JSON.stringify(namespace)} and name ${JSON.stringify(name)} must be DNS labels`,
-    );
+    report('metadata.name', `namespace ${quoted(namespace)} and name ${quoted(name)} must be DNS labels`);
     return { value: [], problems };
   }
   if (!isProxied(service)) return { value: [], problems };
@@ -54,10 +51,7 @@ export function servicePortsFromService(service: V1Service): Checked<readonly Se
     const portName: ServicePortName = { namespace, name, port: checked.portName, protocol: checked.protocol };
     const key = servicePortKey(portName);
     if (value.some((other) => other.key === key)) {
-      report(
-        `spec.ports[${index}].name`,
-        `${JSON.stringify(checked.portName)} stands twice for ${checked.protocol}`,
-      );
+      report(`spec.ports[${index}].name`, `${quoted(checked.portName)} stands twice for ${checked.protocol}`);
       continue;
     }
     value.push({ ...common, key, name: portName, port: checked.port, nodePort: checked.nodePort });
@@ -65,7 +59,7 @@ export function servicePortsFromService(service: V1Service): Checked<readonly Se
   if (common.proxyProtocol !== undefined && value.length > 0 && value.every(isUdp)) {
     report(
       `metadata.annotations[${PROXY_PROTOCOL_ANNOTATION}]`,
-      `${JSON.stringify(common.proxyProtocol)} is for TCP ports, and this Service has none; ignored`,
+      `${quoted(common.proxyProtocol)} is for TCP ports, and this Service has none; ignored`,
       'ERR_SERVICE_UNSUPPORTED',
     );
   }
@@ -101,7 +95,7 @@ function checkedPort(port: V1ServicePort, path: string, report: Report): Checked
   const protocol = port.protocol ?? 'TCP';
   const portName = port.name ?? '';
   if (portName !== '' && !isDnsLabel(portName)) {
-    report(`${path}.name`, `${JSON.stringify(portName)} is no DNS label`);
+    report(`${path}.name`, `${quoted(portName)} is no DNS label`);
     return undefined;
   }
   if (protocol === 'SCTP') {
@@ -109,7 +103,7 @@ function checkedPort(port: V1ServicePort, path: string, report: Report): Checked
     return undefined;
   }
   if (protocol !== 'TCP' && protocol !== 'UDP') {
-    report(`${path}.protocol`, `${JSON.stringify(protocol)} is none of "TCP", "UDP", "SCTP"`);
+    report(`${path}.protocol`, `${quoted(protocol)} is none of "TCP", "UDP", "SCTP"`);
     return undefined;
   }
   if (!isPortNumber(port.port)) {

@@ -21,6 +21,9 @@ export interface HealthCheckServerCounts {
   readonly failed: number;
 }
 
+/** Of one server at a time: load balancers ask now and then. */
+export const HEALTH_CHECK_CONNECTIONS = 16;
+
 export interface HealthCheckServersDeps {
   readonly logger: Logger;
   /** Asked for every answer. */
@@ -49,6 +52,11 @@ export class HealthCheckServers {
 
   constructor(deps: HealthCheckServersDeps) {
     this.#deps = deps;
+  }
+
+  /** Descriptors that the servers and their clients may take. */
+  get descriptors(): number {
+    return this.#placeByName.size * (1 + HEALTH_CHECK_CONNECTIONS);
   }
 
   get counts(): HealthCheckServerCounts {
@@ -107,7 +115,11 @@ export class HealthCheckServers {
     const { logger, isProxyHealthy } = this.#deps;
     const socket = new HttpSocket(
       { log: logger, answer: () => healthCheckAnswer(place.check, isProxyHealthy()) },
-      { address: { host: address, port: check.port, ipv6Only: true }, fields: { healthCheck: name } },
+      {
+        address: { host: address, port: check.port, ipv6Only: true },
+        maxConnections: HEALTH_CHECK_CONNECTIONS,
+        fields: { healthCheck: name },
+      },
     );
     const place: Place = { check, socket, state: 'failed', toldService: undefined };
     this.#placeByName.set(name, place);

@@ -18,6 +18,8 @@ export interface HttpListenerOptions {
   readonly flag: string;
   /** True: a failed bind ends the start instead of being retried. */
   readonly isHardFail: boolean;
+  /** As `HttpSocketOptions.maxConnections`. */
+  readonly maxConnections: number;
 }
 
 export class HttpListener {
@@ -34,7 +36,11 @@ export class HttpListener {
     this.#options = options;
     this.#socket = new HttpSocket(
       { log, answer: async (method, target) => answerTo(routes, method, target) },
-      { address: parseBindAddress(options.address, options.flag), fields: { flag: options.flag } },
+      {
+        address: parseBindAddress(options.address, options.flag),
+        maxConnections: options.maxConnections,
+        fields: { flag: options.flag },
+      },
     );
   }
 

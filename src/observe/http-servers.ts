@@ -5,7 +5,13 @@
  */
 import type { Logger } from '../log.ts';
 import { HttpListener } from './http-listener.ts';
-import { type HealthSource, type MetricsSource, healthRoutes, metricsRoutes } from './http-routes.ts';
+import {
+  type HealthSource,
+  type MetricsSource,
+  type Routes,
+  healthRoutes,
+  metricsRoutes,
+} from './http-routes.ts';
 
 export interface HttpServersDeps {
   readonly log: Logger;
@@ -22,28 +28,29 @@ export interface HttpServersOptions {
   readonly metricsBindAddress: string;
   /** False: an address that cannot be bound is logged and retried. True: `start` rejects. */
   readonly bindAddressHardFail: boolean;
+  /** Of each server at a time; those above are closed as they come. */
+  readonly maxConnections: number;
 }
 
 export class HttpServers {
-  readonly #health: HttpListener | undefined;
-  readonly #metrics: HttpListener | undefined;
+  readonly #build: (isHardFail: boolean) => readonly [HttpListener | undefined, HttpListener | undefined];
+  #health: HttpListener | undefined;
+  #metrics: HttpListener | undefined;
+  #isClosed = false;
 
   /** @throws ProxyError `ERR_FLAG_VALUE` when an address is neither empty nor `IP:port`. */
   constructor(deps: HttpServersDeps, options: HttpServersOptions) {
     const { log } = deps;
-    const isHardFail = options.bindAddressHardFail;
-    if (options.healthzBindAddress !== '') {
-      this.#health = new HttpListener(
-        { log, routes: healthRoutes(deps) },
-        { address: options.healthzBindAddress, flag: '--healthz-bind-address', isHardFail },
-      );
-    }
-    if (options.metricsBindAddress !== '') {
-      this.#metrics = new HttpListener(
-        { log, routes: metricsRoutes(deps) },
-        { address: options.metricsBindAddress, flag: '--metrics-bind-address', isHardFail },
-      );
-    }
+    const { maxConnections } = options;
+    const build = (routes: Routes, address: string, flag: string, isHardFail: boolean) =>
+      address === ''
+        ? undefined
+        : new HttpListener({ log, routes }, { address, flag, isHardFail, maxConnections });
+    this.#build = (isHardFail) => [
+      build(healthRoutes(deps), options.healthzBindAddress, '--healthz-bind-address', isHardFail),
+      build(metricsRoutes(deps), options.metricsBindAddress, '--metrics-bind-address', isHardFail),
+    ];
+    [this.#health, this.#metrics] = this.#build(options.bindAddressHardFail);
   }
 
   /** `address:port` of the health server as bound; undefined while it is not, or when it is disabled. */
@@ -68,8 +75,22 @@ export class HttpServers {
     throw failed.reason;
   }
 
+  /** Leaves the addresses to another instance, until `reopen`. Never rejects. */
+  async retire(): Promise<void> {
+    await Promise.all([this.#health?.close(), this.#metrics?.close()]);
+  }
+
+  /** Begins anew, without waiting for the next attempt to bind; a fault is retried. Nothing after `close`. */
+  async reopen(): Promise<void> {
+    await this.retire();
+    if (this.#isClosed) return;
+    [this.#health, this.#metrics] = this.#build(false);
+    await this.start();
+  }
+
   /** Ends both servers and every connection to them. Idempotent; never rejects. */
   async close(): Promise<void> {
-    await Promise.all([this.#health?.close(), this.#metrics?.close()]);
+    this.#isClosed = true;
+    await this.retire();
   }
 }

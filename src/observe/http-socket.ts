@@ -14,7 +14,6 @@ const SERVER_LIMITS = {
   connectionsCheckingInterval: 5000,
   maxHeaderSize: 8192,
 };
-const MAX_CONNECTIONS = 256;
 
 export interface BindAddress {
   /** An IP address. */
@@ -33,6 +32,8 @@ export interface HttpSocketDeps {
 
 export interface HttpSocketOptions {
   readonly address: BindAddress;
+  /** At a time; those above are closed as they come, so that they cost no descriptor that traffic needs. */
+  readonly maxConnections: number;
   /** What tells this server from the others in the log. */
   readonly fields: LogFields;
 }
@@ -50,7 +51,7 @@ export class HttpSocket {
     this.#server = createServer(SERVER_LIMITS, (request, response) => {
       void this.#serve(request, response);
     });
-    this.#server.maxConnections = MAX_CONNECTIONS;
+    this.#server.maxConnections = options.maxConnections;
   }
 
   /** `address:port` as it is bound, with the kernel's choice for port 0; undefined while it is not. */

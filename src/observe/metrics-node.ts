@@ -11,6 +11,8 @@ export interface Inventory {
   /** Listeners that are wanted and not open. */
   readonly listenersMissing: number;
   readonly proxyPorts: number;
+  /** Asked to stop, and still accepting. */
+  readonly isStopping: boolean;
   /** Listeners that no rule points at any more and that still accept for their grace period. */
   readonly draining: number;
   /** Problems in objects and files that are not mended yet; a code that is missing counts 0. */
@@ -21,6 +23,8 @@ export interface Inventory {
   readonly unusableInterfaces: number;
   /** Servers of health check node ports, one for each Service and address. */
   readonly healthCheckServers: HealthCheckServerCounts;
+  /** Whether this instance writes the rules, the generation that its rules carry, and how often the former changed. */
+  readonly ownership: { readonly isOwner: boolean; readonly generation: number; readonly changes: number };
 }
 
 /** One consistent reading for one scrape. */
@@ -66,6 +70,11 @@ export function defineNodeMetrics(registry: MetricRegistry, reading: () => NodeR
     'Listeners without rules that still accept for their grace period',
     (inventory) => single(inventory.draining),
   );
+  gauge(
+    'stopping',
+    '1 from the signal to stop on: health says 503, listeners still accept until --drain-timeout ends',
+    ({ isStopping }) => single(isStopping ? 1 : 0),
+  );
   gauge('proxy_ports_allocated', 'Proxy ports in use', (inventory) => single(inventory.proxyPorts));
   gauge(
     'invalid_objects',
@@ -80,6 +89,22 @@ export function defineNodeMetrics(registry: MetricRegistry, reading: () => NodeR
     'interfaces_without_address',
     'Interfaces on which REDIRECT drops packets because they have no address of that family',
     (inventory) => single(inventory.unusableInterfaces),
+  );
+  gauge('owner', '1 while this instance writes the rules, 0 while it waits or stands by', ({ ownership }) =>
+    single(ownership.isOwner ? 1 : 0),
+  );
+  gauge(
+    'rules_generation',
+    'Generation that the rules of this instance carry; 0 before the first',
+    (inventory) => single(inventory.ownership.generation),
+  );
+  registry.scraped(
+    'counter',
+    {
+      name: 'userspace_proxy_ownership_changes_total',
+      help: 'Times that this instance began to write the rules, or ceased to',
+    },
+    () => single(reading().inventory.ownership.changes),
   );
   gauge(
     'health_check_servers',

@@ -3,6 +3,7 @@
  * `pkg/proxy/metrics/metrics.go`, so that its dashboards and alerts work unchanged.
  */
 import type { Clock } from '../clock.ts';
+import type { TableRulesAhead } from '../iptables/installer.ts';
 import { IP_FAMILIES, type IpFamily } from '../model/address.ts';
 import type { FamilySync, ResyncReason, SyncKind, SyncObserver } from '../sync/sync-observer.ts';
 import type {
@@ -27,7 +28,7 @@ export const NETWORK_PROGRAMMING_BUCKETS: readonly number[] = [
   ...linearBuckets(120, 30, 7),
 ];
 
-const RESYNC_REASONS: readonly ResyncReason[] = ['start', 'failure', 'foreign_change'];
+const RESYNC_REASONS: readonly ResyncReason[] = ['start', 'failure', 'flush', 'jump', 'rules'];
 const HEALTH_CODES = ['200', '503'];
 const TRAFFIC_POLICIES = ['internal', 'external'] as const;
 
@@ -132,6 +133,12 @@ export class SyncMetrics implements SyncObserver {
     this.#rules.resyncs.inc({ reason });
   }
 
+  rulesAhead(family: IpFamily, rules: readonly TableRulesAhead[]): void {
+    for (const { table, hook, count } of rules) {
+      this.#rules.ahead.set({ ip_family: family, table, chain: hook }, count);
+    }
+  }
+
   syncStarted(): void {
     this.#beingServed = { endpoints: this.#endpointChangesPending, services: this.#serviceChangesPending };
   }
@@ -216,7 +223,7 @@ function defineTimes(registry: MetricRegistry): Record<'lastSynced' | 'lastQueue
 
 function defineRules(
   registry: MetricRegistry,
-): Record<'total' | 'last', GaugeFamily> &
+): Record<'total' | 'last' | 'ahead', GaugeFamily> &
   Record<'restoreFailures' | 'partialRestoreFailures' | 'resyncs', CounterFamily> {
   const text = (name: string, help: string): FamilyText => ({
     name: `kubeproxy_sync_proxy_rules_iptables_${name}`,
@@ -231,7 +238,12 @@ function defineRules(
     'partial_restore_failures_total',
     'Cumulative proxy iptables partial restore failures',
   );
+  const ahead = {
+    name: 'userspace_proxy_iptables_rules_ahead',
+    help: 'Rules of other programs that stand before our jump in a built-in chain',
+  };
   return {
+    ahead: registry.gauge(ahead, [...BY_TABLE, 'chain']),
     total: registry.gauge(text('total', 'Total number of iptables rules owned by this proxy'), BY_TABLE),
     last: registry.gauge(
       text('last', 'Number of iptables rules written by this proxy in last sync'),

@@ -5,17 +5,20 @@
  *   metrics-sync.ts          kubeproxy_*: syncs, changes, health answers (written by events)
  *   metrics-service-port.ts  userspace_proxy_*: connections and dials of each service port (read at scrape)
  *   metrics-node.ts          userspace_proxy_*: engine, inventory, build (read at scrape)
+ *   metrics-conntrack.ts     kubeproxy_conntrack_*, userspace_proxy_conntrack_*: the connection tracking table
  *   metrics-api.ts           userspace_proxy_api_*, rest_client_*: the API server as a source (read at scrape)
  *
  * `docs/metrics.md` lists them for operators; a test compares the two.
  */
 import type { Clock } from '../clock.ts';
+import type { ReconcilerObserver } from '../conntrack/reconciler.ts';
 import type { EngineTotals } from '../engine/engine.ts';
 import type { IpFamily } from '../model/address.ts';
 import type { ProxyStatistics } from '../proxy/statistics.ts';
 import type { ApiStatistics } from '../sources/kubernetes/api-statistics.ts';
 import type { SyncObserver } from '../sync/sync-observer.ts';
 import { defineApiMetrics } from './metrics-api.ts';
+import { ConntrackMetrics, type ConntrackUse } from './metrics-conntrack.ts';
 import { type Inventory, type NodeReading, defineBuildInfo, defineNodeMetrics } from './metrics-node.ts';
 import { MetricRegistry } from './metrics-registry.ts';
 import { defineServicePortMetrics } from './metrics-service-port.ts';
@@ -31,13 +34,15 @@ export interface MetricsDeps {
   engineTotals(): EngineTotals;
   /** Asked once per scrape. */
   inventory(): Inventory;
+  /** Asked at each scrape; undefined: not known. */
+  conntrackUse(): ConntrackUse | undefined;
   /** What the client of the API server counts; undefined: there is none. */
   readonly api: ApiStatistics | undefined;
   /** The version of this program, for `userspace_proxy_build_info`. */
   readonly version: string;
 }
 
-export interface Metrics extends SyncObserver {
+export interface Metrics extends SyncObserver, ReconcilerObserver {
   /** The families this node programs; both unless told. */
   setFamilies(families: readonly IpFamily[]): void;
   /** Services that a source saw added, changed or deleted. */
@@ -58,6 +63,7 @@ export interface Metrics extends SyncObserver {
 export function createMetrics(deps: MetricsDeps): Metrics {
   const registry = new MetricRegistry();
   const sync = new SyncMetrics({ registry, clock: deps.clock });
+  const conntrack = new ConntrackMetrics(registry, () => deps.conntrackUse());
   let reading: Reading | undefined;
   // Rendering asks every family in the tick in which the reading was taken, so one scrape never mixes two.
   const current = (): Reading => (reading ??= takeReading(deps));
@@ -79,7 +85,9 @@ export function createMetrics(deps: MetricsDeps): Metrics {
     familySynced: (family) => sync.familySynced(family),
     restoreFailed: (family, kind) => sync.restoreFailed(family, kind),
     resynced: (reason) => sync.resynced(reason),
+    rulesAhead: (family, rules) => sync.rulesAhead(family, rules),
     syncSucceeded: () => sync.syncSucceeded(),
+    flowsReconciled: (family, result) => conntrack.flowsReconciled(family, result),
     contentType: registry.contentType,
     render: async () => {
       reading = takeReading(deps);

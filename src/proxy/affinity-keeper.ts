@@ -51,9 +51,9 @@ export class AffinityKeeper {
   }
 
   /**
-   * Brings in what is saved, for the pools that are there and for those that appear later; nobody who is tied already is
-   * moved. Never rejects: a fault is a line in the log. To be called before the first Service is known, and again when
-   * this instance takes over from a living one.
+   * Brings in what is saved, for the pools that are there and for those that appear later; who was tied later by us stays.
+   * Never rejects: a fault is a line in the log. To be called before the first Service is known, and again when this
+   * instance takes over from a living one, before it saves.
    */
   async restore(): Promise<void> {
     try {

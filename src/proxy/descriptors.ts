@@ -5,11 +5,6 @@
  *     limit = reserve │ listening sockets │ UDP sessions, 1 each │ TCP connections, 2 each
  */
 
-/**
- * For everything that is not traffic: standard streams, iptables' and conntrack's pipes, the API server's and the
- * scrapers' connections, health check servers, files being written.
- */
-const RESERVE = 96;
 /** UDP finds room for as many sessions even where TCP has taken all else. */
 const UDP_FLOOR = 256;
 /** At most this part of the traffic's descriptors is kept free for UDP. */
@@ -26,6 +21,8 @@ export interface DescriptorUse {
 export interface DescriptorOptions {
   /** RLIMIT_NOFILE. Infinity where there is none. */
   readonly limit: number;
+  /** For everything that is not traffic. */
+  readonly reserve: number;
   /** As the flags; 0: as many as there are descriptors for. */
   readonly maxConnections: number;
   readonly maxUdpSessions: number;
@@ -42,7 +39,10 @@ export class Descriptors {
 
   /** Is there room for so many more listening sockets? */
   hasRoomToListen(sockets: number): boolean {
-    return this.#options.use().listeningSockets + sockets <= (this.#options.limit - RESERVE) * LISTENER_PART;
+    return (
+      this.#options.use().listeningSockets + sockets <=
+      (this.#options.limit - this.#options.reserve) * LISTENER_PART
+    );
   }
 
   /** TCP connections that may be open in all, those that are included. */
@@ -64,7 +64,7 @@ export class Descriptors {
   }
 
   #forTraffic(): number {
-    return Math.max(0, this.#options.limit - RESERVE - this.#options.use().listeningSockets);
+    return Math.max(0, this.#options.limit - this.#options.reserve - this.#options.use().listeningSockets);
   }
 
   #udpFloor(): number {

@@ -11,6 +11,8 @@ import { UdpRoom } from './udp-room.ts';
 export interface EntranceOptions {
   /** Descriptors that the process may have (RLIMIT_NOFILE); Infinity where there is no limit. */
   readonly descriptorLimit: number;
+  /** Of those, kept for everything that is not traffic. */
+  readonly descriptorReserve: number;
   /** In all; 0: as many as there are descriptors for. */
   readonly maxConnections: number;
   /** Of one service port and family, as the next but one; 0: no limit of its own. */
@@ -22,7 +24,7 @@ export interface EntranceOptions {
 
 /** What only others know. */
 export interface EntranceDeps {
-  /** Listening sockets that are open or about to be. */
+  /** Descriptors of listening sockets, open or about to be, and of what else comes and goes. */
   readonly listeningSockets: () => number;
   /** As `Engine.lastUsed`. */
   readonly lastUsed: (session: SessionId) => MonotonicMs | undefined;
@@ -48,6 +50,7 @@ export class Entrance {
   constructor(options: EntranceOptions, deps: EntranceDeps) {
     this.#descriptors = new Descriptors({
       limit: options.descriptorLimit,
+      reserve: options.descriptorReserve,
       maxConnections: options.maxConnections,
       maxUdpSessions: options.maxUdpSessions,
       use: () => ({

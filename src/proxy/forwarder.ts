@@ -102,7 +102,7 @@ export class Forwarder implements Policy {
     this.#pools.retain(keys);
   }
 
-  /** Ties of an earlier instance, by pool: each is taken up as soon as its pool is there. Nobody who is tied is moved. */
+  /** Ties of an earlier instance, by pool: each is taken up as soon as its pool is there. */
   restoreAffinity(tiesByPool: ReadonlyMap<string, readonly AffinityTie[]>): void {
     this.#pools.restoreAffinity(tiesByPool, this.#deps.clock.now());
   }
@@ -139,6 +139,11 @@ export class Forwarder implements Policy {
       maxUdpSessions: this.#entrance.maxUdpSessions,
       dialsWaiting: this.#dialler.waiting,
     };
+  }
+
+  /** Connections and UDP flows that are open now. */
+  get sessionCount(): number {
+    return this.#sessions.size;
   }
 
   /** Is there room for so many more listening sockets? */

@@ -32,6 +32,7 @@ export type PortSpace = `${'TCP' | 'UDP'}/${'IPv4' | 'IPv6'}`;
 
 export class ProxyPorts {
   readonly #candidates: readonly number[];
+  readonly #candidateSet: ReadonlySet<number>;
   readonly #random: Random;
   readonly #remembered: Map<string, number>;
   /** Ports of the earlier instance, whose flows conntrack still sends there: nobody else gets them if possible. */
@@ -48,6 +49,7 @@ export class ProxyPorts {
     const isCandidate = (port: number): boolean =>
       contains(range, port) && !excluded.some((other) => contains(other, port));
     this.#candidates = portsOf(range).filter(isCandidate);
+    this.#candidateSet = new Set(this.#candidates);
     this.#random = random;
     this.#remembered = new Map([...remembered].filter(([, port]) => isCandidate(port)));
     this.#inherited = new Set(this.#remembered.values());
@@ -96,6 +98,11 @@ export class ProxyPorts {
   clash(key: string, space: PortSpace, port: number, now: MonotonicMs): void {
     this.forget(key);
     this.release(space, port, now);
+  }
+
+  /** Whether a port is one of those that a listener may get. */
+  isCandidate(port: number): boolean {
+    return this.#candidateSet.has(port);
   }
 
   get takenCount(): number {

@@ -3,20 +3,22 @@
  * in the kernel were made from, so that a pass in which only endpoints changed touches neither.
  */
 import type { Clock } from '../clock.ts';
+import type { MovedPortal } from '../conntrack/moved-portal.ts';
 import type { DesiredState } from '../desired/desired-state.ts';
 import type { ListenerKey } from '../desired/portal.ts';
 import { type ErrorCode, type ProxyError, isProxyError } from '../errors.ts';
-import type { MovedPortal } from '../iptables/conntrack.ts';
-import type { Installed } from '../iptables/installer.ts';
+import type { ForeignChange } from '../iptables/foreign-change.ts';
+import type { Installed, TableRulesAhead } from '../iptables/installer.ts';
 import type { Diversion } from '../iptables/portal-rules.ts';
 import { type RuleSet, type TableName, countRules } from '../iptables/rule.ts';
 import { buildRuleSet } from '../iptables/ruleset.ts';
 import type { Logger } from '../log.ts';
 import type { IpFamily, PerFamily } from '../model/address.ts';
 import { type Protocol, servicePortNameText } from '../model/service-port-name.ts';
-import type { ListenerPort, WantedListener } from '../proxy/listener-set.ts';
+import type { ListenerPort, WantedListener } from '../proxy/wanted-listener.ts';
 import { PortalFlows } from './portal-flows.ts';
-import type { ResyncReason, RuleCounts, SyncObserver } from './sync-observer.ts';
+import { RulesAheadLog } from './rules-ahead-log.ts';
+import type { RuleCounts, SyncObserver } from './sync-observer.ts';
 import { tableOrder } from './table-order.ts';
 
 export interface Listeners {
@@ -27,12 +29,17 @@ export interface Listeners {
   proxyPorts(): ReadonlyMap<string, number>;
   plannedPorts(): ReadonlyMap<string, number>;
   guardedPorts(): readonly ListenerPort[];
+  /** Those of them that another living instance accepts on. Undefined: there is none. */
+  readonly peerPorts?: readonly ListenerPort[];
 }
 
 export interface FamilyRules {
   readonly family: IpFamily;
   install(wanted: RuleSet, tables?: readonly TableName[]): Promise<Installed>;
-  verify(): Promise<boolean>;
+  /** What somebody else has changed; undefined when all is well. */
+  verify(): Promise<ForeignChange | undefined>;
+  /** As the tables were last read, of each built-in chain that has a jump of ours. */
+  readonly rulesAhead: readonly TableRulesAhead[];
 }
 
 /** Makes conntrack forget the flows of portals that lead elsewhere now. Returns at once. */
@@ -88,12 +95,12 @@ export class FamilySync {
   readonly #deps: FamilySyncDeps;
   /** Undefined until the first sync has ended well, and again after a fault or a foreign change. */
   #inForce: InForce | undefined;
-  /** Why the next full rewrite will be due. */
-  #fullReason: ResyncReason = 'start';
   readonly #portalFlows = new PortalFlows();
+  readonly #rulesAheadLog: RulesAheadLog;
 
   constructor(deps: FamilySyncDeps) {
     this.#deps = deps;
+    this.#rulesAheadLog = new RulesAheadLog(deps.logger);
   }
 
   get family(): IpFamily {
@@ -102,13 +109,40 @@ export class FamilySync {
 
   /** Looks whether somebody has changed our rules; if so the next `sync` writes them all again. */
   async verify(): Promise<void> {
-    if (!(await this.#deps.rules.verify())) return;
+    const { rules, observer } = this.#deps;
+    const change = await rules.verify();
+    this.#rulesAheadLog.update(this.family, rules.rulesAhead);
+    observer.rulesAhead(this.family, rules.rulesAhead);
+    if (change === undefined) return;
     this.#inForce = undefined;
-    this.#fullReason = 'foreign_change';
+    this.#noteForeignChange(change);
+  }
+
+  /** Another instance has written the rules meanwhile, and flows were led to its ports: all is written and looked at anew. */
+  async distrust(): Promise<void> {
+    await this.#deps.rules.verify();
+    this.#inForce = undefined;
+    this.#portalFlows.reset();
+  }
+
+  /** Flows that were led to another instance until now are looked at by the next sync. */
+  doubtFlows(): void {
+    this.#inForce = undefined;
+    this.#portalFlows.reset();
+  }
+
+  /** The kernel refused what was no longer a change of what it holds: before any look was due. */
+  #noteRewrite(installed: Installed): void {
+    if (installed.kind !== 'full') return;
+    const { reason } = installed;
+    if (reason !== 'start' && reason !== 'failure') this.#noteForeignChange(reason);
+  }
+
+  #noteForeignChange(change: ForeignChange): void {
     // While the rules were gone, flows went past us: all of them are to be forgotten again.
     this.#portalFlows.reset();
     this.#deps.logger.warn(
-      { family: this.family },
+      { family: this.family, change },
       'Rules were changed by another program, writing them again',
     );
   }
@@ -138,6 +172,7 @@ export class FamilySync {
       const portalsBefore = before?.desired.capture.portals ?? [];
       const order = tableOrder(portalsBefore, desired.capture.portals);
       const installed = await this.#deps.rules.install(wanted, order);
+      if (before !== undefined) this.#noteRewrite(installed);
       this.#forgetMovedFlows(desired, node);
       const rulesTotal = { nat: countRules(wanted.nat), filter: countRules(wanted.filter) };
       this.#inForce = { desired, version: faults.length === 0 ? version : -1, node, rulesTotal };
@@ -202,26 +237,27 @@ export class FamilySync {
       capture.portals.filter((portal) => portal.family === family),
       this.#deps.listeners.proxyPorts(),
       {
+        diversion: this.#deps.diversions[family],
         podSources: capture.podSources[family],
         nodePortRanges: capture.nodePortRanges[family],
+        localhostNodePorts: capture.localhostNodePorts,
         localAddresses,
+        sparedPorts: new Set((this.#deps.listeners.peerPorts ?? []).map(({ port }) => port)),
       },
     );
     if (moved.length > 0) this.#deps.flows.forget(moved);
   }
 
   #tell(
-    { kind, rulesWritten }: Installed,
+    installed: Installed,
     {
       desired,
       rulesTotal,
       startedAt,
     }: { readonly desired: DesiredState; readonly rulesTotal: RuleCounts; readonly startedAt: number },
   ): void {
-    if (kind === 'full') {
-      this.#deps.observer.resynced(this.#fullReason);
-      this.#fullReason = 'failure';
-    }
+    const { kind, rulesWritten } = installed;
+    if (installed.kind === 'full') this.#deps.observer.resynced(installed.reason);
     this.#deps.observer.familySynced({
       family: this.family,
       kind: kind === 'unchanged' ? 'endpoints' : kind,

@@ -1,131 +1,220 @@
 /**
- * Which UDP portals lead elsewhere than before, so that conntrack has to forget their flows: NAT is decided on a flow's
- * first packet, and a client that keeps its source port would go on as if nothing had changed. Pure bookkeeping.
+ * Which portals lead elsewhere than before, so that conntrack has to forget some of their flows: NAT is decided on a
+ * flow's first packet, and a client that keeps its source port would go on as if nothing had changed. Pure bookkeeping;
+ * which flows those are is judged one by one (conntrack/moved-portal.ts).
  */
+import type { FlowSurroundings, MovedPortal, PortalRoute } from '../conntrack/moved-portal.ts';
 import type { PodSource } from '../desired/node-view.ts';
-import type { ListenerKey, Portal, PortalTarget } from '../desired/portal.ts';
-import type { MovedPortal } from '../iptables/conntrack.ts';
-import { familyOf, parseIpAddress } from '../model/address.ts';
+import type { Portal } from '../desired/portal.ts';
+import type { Diversion } from '../iptables/portal-rules.ts';
+import { type IpAddress, type IpFamily, familyOf } from '../model/address.ts';
 import type { Cidr } from '../model/cidr.ts';
 
-interface Flows extends Omit<MovedPortal, 'stalePorts'> {
-  readonly proxyPorts: readonly number[];
-  /** What else decides where a packet goes: who may come, who is inside, and where it is served. */
+/** What decides about a packet beside the portal itself. */
+export interface Surroundings {
+  readonly diversion: Diversion;
+  /** Of one family, as the next. */
+  readonly podSources: readonly PodSource[];
+  readonly nodePortRanges: readonly Cidr[];
+  readonly localhostNodePorts: boolean;
+  /** Of the node, both families: a NodePort is wherever it has an address. */
+  readonly localAddresses: readonly string[];
+  /** As `FlowSurroundings.sparedPorts`, all protocols. */
+  readonly sparedPorts?: ReadonlySet<number>;
+}
+
+/** A portal that diverts somebody. */
+interface Diverting {
+  readonly portal: Portal;
+  readonly route: PortalRoute;
+  /** Who may come, who is inside, and where it is served. */
   readonly circumstances: string;
   /** The rules may have been away since: flows went past us. */
   readonly isDoubtful: boolean;
 }
 
-/** What decides about a packet beside the portal itself. */
-export interface Surroundings {
-  /** Of one family, as the next. */
-  readonly podSources: readonly PodSource[];
-  readonly nodePortRanges: readonly Cidr[];
-  /** Of the node, both families: a NodePort is wherever it has an address. */
-  readonly localAddresses: readonly string[];
-}
-
-const NO_SURROUNDINGS: Surroundings = { podSources: [], nodePortRanges: [], localAddresses: [] };
+const NO_ADDRESSES: ReadonlySet<string> = new Set();
+const NO_PORTS: ReadonlySet<number> = new Set();
 
 export class PortalFlows {
   /** Undefined: nobody has asked yet, and what an earlier instance did is not known. */
-  #before: ReadonlyMap<string, Flows> | undefined;
-  #addressesBefore: ReadonlySet<string> = new Set();
+  #before: ReadonlyMap<string, Diverting> | undefined;
+  #addressesBefore: ReadonlySet<string> = NO_ADDRESSES;
 
   /**
-   * To be asked after the rules are in: the portals that were not diverted before or are not any more, or to other
-   * ports, or for other senders; and NodePorts at addresses that the node did not have before, or has no more. No others:
-   * to forget a flow that goes on ends it, if the backend speaks before the client does.
+   * To be asked after the rules are in, with the portals of one family: those that did not divert before or do not any
+   * more, or to other ports, or for other senders; and those whose flows may be at an address that came or went.
    */
   moved(
     portals: readonly Portal[],
     proxyPorts: ReadonlyMap<string, number>,
-    surroundings: Surroundings = NO_SURROUNDINGS,
+    surroundings: Surroundings,
   ): readonly MovedPortal[] {
     const before = this.#before;
-    const now = new Map<string, Flows>();
-    for (const portal of portals) {
-      const { family, address, port } = portal;
-      const ports = listenersOf(portal.target).map((listener) => proxyPorts.get(listener));
-      const known = ports.filter((one) => one !== undefined);
-      if (portal.protocol !== 'UDP' || known.length === 0) continue;
-      const circumstances = circumstancesOf(portal, surroundings).join();
-      // An external address may be local, and its port that of a NodePort: both portals are there.
-      const place = portal.kind === 'nodePort' ? `node ${address ?? 'everywhere'}` : portal.address;
-      now.set(`${place}|${port}`, {
-        family,
-        address,
-        port,
-        proxyPorts: known,
-        circumstances,
-        isDoubtful: false,
-      });
-    }
+    const now = divertingPortals(portals, proxyPorts, surroundings);
     this.#before = now;
-    const gone = [...(before ?? [])].filter(([key]) => !now.has(key));
-    const isSame = ([key, flows]: [string, Flows]): boolean => hasSameFlows(flows, before?.get(key));
-    const changed = [...now].filter((entry) => !isSame(entry));
-    const kept = [...now].filter(isSame).map(([, flows]) => flows);
-    return [
-      ...gone.map(([, flows]) => movedPortal(flows, undefined)),
-      ...changed.map(([key, flows]) =>
-        movedPortal(flows, before === undefined ? undefined : stalePortsOf(flows, before.get(key))),
-      ),
-      ...this.#movedByAddress(kept, surroundings),
-    ];
-  }
-
-  #movedByAddress(kept: readonly Flows[], { localAddresses }: Surroundings): readonly MovedPortal[] {
-    const addresses = new Set(localAddresses);
-    const changed = [...addresses.symmetricDifference(this.#addressesBefore)]
-      .map(parseIpAddress)
-      .filter((address) => address !== undefined);
+    const addresses = new Set(surroundings.localAddresses);
+    const addressesBefore = this.#addressesBefore;
     this.#addressesBefore = addresses;
-    return kept
-      .filter(({ address }) => address === undefined)
-      .flatMap(({ family, port }) =>
-        changed
-          .filter((address) => familyOf(address) === family)
-          .map((address) => ({ family, address, port, stalePorts: undefined })),
-      );
+    const isTouched = addressChangeTouches(addressesBefore, addresses, surroundings);
+    const gone = [...(before ?? [])].filter(([key]) => !now.has(key)).map(([, portal]) => portal);
+    const changed = [...now].filter(
+      ([key, diverting]) => !hasSameFlows(diverting, before?.get(key)) || isTouched(diverting.portal),
+    );
+    const context: Context = {
+      flowSurroundings: flowSurroundings(surroundings, addressesBefore.difference(addresses)),
+      takenAddresses: takenAddresses(portals, [...gone, ...changed.map(([, diverting]) => diverting)]),
+    };
+    return [
+      ...gone.map((diverting) => movedPortal({ ...diverting, route: undefined }, diverting, context)),
+      ...changed
+        .filter(([, { portal }]) => !isShadowed(portal, context))
+        .map(([key, diverting]) => movedPortal(diverting, before?.get(key), context)),
+    ];
   }
 
   /** Somebody else had changed the rules: each portal, one that goes now too, counts as moved when asked about next. */
   reset(): void {
     const doubted = [...(this.#before ?? [])].map(
-      ([key, flows]) => [key, { ...flows, isDoubtful: true }] as const,
+      ([key, diverting]) => [key, { ...diverting, isDoubtful: true }] as const,
     );
     this.#before = this.#before && new Map(doubted);
   }
 }
 
-function hasSameFlows(now: Flows, before: Flows | undefined): boolean {
+function divertingPortals(
+  portals: readonly Portal[],
+  proxyPorts: ReadonlyMap<string, number>,
+  surroundings: Surroundings,
+): ReadonlyMap<string, Diverting> {
+  const diverting = new Map<string, Diverting>();
+  for (const portal of portals) {
+    const route = routeOf(portal, proxyPorts);
+    if (route === undefined) continue;
+    // An external address may be local, and its port that of a NodePort: both portals are there.
+    const place = portal.kind === 'nodePort' ? `node ${portal.address ?? 'everywhere'}` : portal.address;
+    const circumstances = circumstancesOf(portal, surroundings).join();
+    diverting.set(`${portal.protocol}|${place}|${portal.port}`, {
+      portal,
+      route,
+      circumstances,
+      isDoubtful: false,
+    });
+  }
+  return diverting;
+}
+
+/** Undefined: nobody is diverted, as the rules have it (iptables/ruleset.ts). */
+function routeOf(portal: Portal, proxyPorts: ReadonlyMap<string, number>): PortalRoute | undefined {
+  const { target } = portal;
+  if (target.kind === 'drop' || target.kind === 'reject') return undefined;
+  const inside = target.kind === 'split' ? target.inside : target.listener;
+  const outside = target.kind === 'split' ? target.outside : target.listener;
+  const insidePort = proxyPorts.get(inside);
+  const outsidePort = outside === undefined ? undefined : proxyPorts.get(outside);
+  if (insidePort === undefined || (outside !== undefined && outsidePort === undefined)) return undefined;
+  const allowedSources = portal.kind === 'loadBalancerIP' ? portal.allowedSources : undefined;
+  return { allowedSources, insidePort, outsidePort };
+}
+
+function hasSameFlows(now: Diverting, before: Diverting | undefined): boolean {
   return (
     before !== undefined &&
     !before.isDoubtful &&
     before.circumstances === now.circumstances &&
-    before.proxyPorts.join() === now.proxyPorts.join()
+    before.route.insidePort === now.route.insidePort &&
+    before.route.outsidePort === now.route.outsidePort
   );
 }
 
 /**
- * Where nothing but the ports is different, those who came by the new rules already are spared: to forget a flow under
- * way may lose its replies. Undefined: who may stay is not a matter of ports.
+ * NodePorts are wherever the node has an address; and where REDIRECT chose an address that is gone now, nobody
+ * receives what is led there.
  */
-function stalePortsOf(
-  { port, proxyPorts, circumstances }: Flows,
-  before: Flows | undefined,
-): readonly number[] | undefined {
-  if (before === undefined) return [port];
-  if (before.circumstances !== circumstances) return undefined;
-  return [port, ...new Set(before.proxyPorts)].filter((stale) => !proxyPorts.includes(stale));
+function addressChangeTouches(
+  before: ReadonlySet<string>,
+  now: ReadonlySet<string>,
+  { diversion }: Surroundings,
+): (portal: Portal) => boolean {
+  const familiesOf = (addresses: ReadonlySet<string>): ReadonlySet<IpFamily> =>
+    new Set([...addresses].map((address) => familyOf(address as IpAddress)));
+  const changed = familiesOf(before.symmetricDifference(now));
+  const lost = familiesOf(before.difference(now));
+  return ({ kind, address, protocol, family }) =>
+    (kind === 'nodePort' && address === undefined && changed.has(family)) ||
+    (diversion.kind === 'redirect' && protocol === 'UDP' && lost.has(family));
+}
+
+interface Context {
+  readonly flowSurroundings: FlowSurroundings;
+  /** By protocol and port of a NodePort. */
+  readonly takenAddresses: ReadonlyMap<string, ReadonlySet<string>>;
+}
+
+function flowSurroundings(
+  {
+    diversion,
+    podSources,
+    nodePortRanges,
+    localhostNodePorts,
+    localAddresses,
+    sparedPorts = NO_PORTS,
+  }: Surroundings,
+  goneAddresses: ReadonlySet<string>,
+): FlowSurroundings {
+  return {
+    listenAddress: diversion.kind === 'dnat' ? diversion.address : undefined,
+    localAddresses: new Set(localAddresses),
+    goneAddresses,
+    nodePortRanges,
+    localhostNodePorts,
+    podRanges: podSources.flatMap((source) => (source.kind === 'cidr' ? [source.cidr] : [])),
+    hasPodInterfaces: podSources.some(({ kind }) => kind === 'interface'),
+    sparedPorts,
+  };
+}
+
+/** Addresses of other portals, which come before NodePorts in the rules, on the ports of these NodePorts. */
+function takenAddresses(
+  portals: readonly Portal[],
+  moved: readonly Diverting[],
+): ReadonlyMap<string, ReadonlySet<string>> {
+  const taken = new Map<string, Set<string>>();
+  for (const { portal } of moved) if (portal.kind === 'nodePort') taken.set(portKey(portal), new Set());
+  if (taken.size === 0) return taken;
+  for (const portal of portals) {
+    if (portal.kind !== 'nodePort') taken.get(portKey(portal))?.add(portal.address);
+  }
+  return taken;
+}
+
+/** A NodePort at one address, where another portal is. */
+function isShadowed(portal: Portal, { takenAddresses: taken }: Context): boolean {
+  if (portal.kind !== 'nodePort' || portal.address === undefined) return false;
+  return taken.get(portKey(portal))?.has(portal.address) === true;
+}
+
+function portKey({ protocol, port }: Portal): string {
+  return `${protocol} ${port}`;
 }
 
 function movedPortal(
-  { family, address, port }: Flows,
-  stalePorts: readonly number[] | undefined,
+  { portal, route, circumstances }: Omit<Diverting, 'route'> & { readonly route: PortalRoute | undefined },
+  before: Diverting | undefined,
+  { flowSurroundings: surroundings, takenAddresses: taken }: Context,
 ): MovedPortal {
-  return { family, address, port, stalePorts };
+  const { family, protocol, address, port } = portal;
+  return {
+    family,
+    protocol,
+    address,
+    port,
+    route,
+    formerPorts: [before?.route.insidePort, before?.route.outsidePort].filter((one) => one !== undefined),
+    isDoubtful: before === undefined || before.isDoubtful || before.circumstances !== circumstances,
+    takenAddresses: (portal.kind === 'nodePort' ? taken.get(portKey(portal)) : undefined) ?? NO_ADDRESSES,
+    surroundings,
+  };
 }
 
 /** The target's kind too: who is outside and may not come is in no port. */
@@ -139,16 +228,4 @@ function circumstancesOf(portal: Portal, { podSources, nodePortRanges }: Surroun
     ...(portal.target.kind === 'split' ? pods : []),
     ...(portal.kind === 'nodePort' ? nodePortRanges.map(({ text }) => text) : []),
   ];
-}
-
-function listenersOf(target: PortalTarget): readonly ListenerKey[] {
-  switch (target.kind) {
-    case 'listener':
-      return [target.listener];
-    case 'split':
-      return target.outside === undefined ? [target.inside] : [target.inside, target.outside];
-    case 'drop':
-    case 'reject':
-      return [];
-  }
 }

@@ -15,7 +15,7 @@
 import type { Clock } from '../clock.ts';
 import { type DesiredState, DesiredStateBuilder, EMPTY_DESIRED_STATE } from '../desired/desired-state.ts';
 import { type NodeSettings, type NodeView, buildNodeView } from '../desired/node-view.ts';
-import { type Problem, ProxyError } from '../errors.ts';
+import { type Problem, ProxyError, isProxyError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { IpFamily, PerFamily } from '../model/address.ts';
 import type { HealthCheck } from '../model/health-check.ts';
@@ -31,6 +31,7 @@ import {
   type NodeAddresses,
 } from './family-sync.ts';
 import type { Trigger } from './change-tracker.ts';
+import { type RuleOwnership, ownedFlows, ownedRules } from './rule-ownership.ts';
 import { ProblemLog } from './problem-log.ts';
 import type { SyncObserver } from './sync-observer.ts';
 
@@ -59,6 +60,7 @@ export interface ProxierDeps {
   /** One for each family that can be captured. */
   readonly rules: readonly FamilyRules[];
   readonly flows: Flows;
+  readonly ownership: RuleOwnership;
   readonly portStore: PortStore;
   readonly observer: SyncObserver;
   readonly healthChecks: HealthChecks;
@@ -83,6 +85,8 @@ export class Proxier {
   #node: NodeInfo | undefined;
   #nodeView: NodeView | undefined;
   readonly #families: readonly FamilySync[];
+  /** Another instance has written the rules since the last pass. */
+  #isRegained = false;
   /** Rules may lag behind what is desired. */
   #isAheadOfRules = true;
   /** What led to changes that no completed sync has served yet. */
@@ -94,7 +98,10 @@ export class Proxier {
   constructor(deps: ProxierDeps) {
     this.#deps = deps;
     this.#problems = new ProblemLog(deps.logger);
-    this.#families = deps.rules.map((rules) => new FamilySync({ ...deps, rules }));
+    const flows = ownedFlows(deps.flows, deps.ownership);
+    this.#families = deps.rules.map(
+      (rules) => new FamilySync({ ...deps, flows, rules: ownedRules(rules, deps.ownership) }),
+    );
   }
 
   get desired(): DesiredState {
@@ -140,13 +147,27 @@ export class Proxier {
     if (this.#snapshot !== undefined) this.#apply(this.#snapshot);
   }
 
+  /** After another instance wrote the rules they are ours again: the next pass believes nothing that it remembers. */
+  rulesRegained(): void {
+    this.#isRegained = true;
+    this.#isAheadOfRules = true;
+    this.#savedVersion = -1;
+  }
+
+  /** Another instance has ended, to whose listeners flows were led: the next pass looks after them. */
+  peerEnded(): void {
+    for (const family of this.#families) family.doubtFlows();
+  }
+
   /**
    * Steps 2 to 5, each family by itself: a fault of one does not hold up the other. `isPeriodic`: also look
-   * whether somebody has changed our rules. Does nothing before the first `update`. Resolves with whether anything
-   * was written.
+   * whether somebody has changed our rules. Does nothing before the first `update`, nor while another instance owns
+   * the rules. Resolves with whether anything was written.
    */
   async sync({ isPeriodic }: { readonly isPeriodic: boolean }): Promise<boolean> {
+    const { ownership } = this.#deps;
     if (this.#snapshot === undefined) return false;
+    if (!ownership.isOwner && !(await ownership.ensure())) return false;
     let hasWritten = false;
     const desired = this.#desired;
     const served = this.#triggers.length;
@@ -156,7 +177,8 @@ export class Proxier {
     const ruleFaults: unknown[] = [];
     for (const family of this.#families) {
       try {
-        if (isPeriodic) await family.verify();
+        if (this.#isRegained) await family.distrust();
+        else if (isPeriodic) await family.verify();
         const outcome = await family.sync(desired, () => this.#neededKeys(desired));
         listenerFaults.push(...outcome.faults);
         hasWritten ||= outcome.hasWritten;
@@ -164,10 +186,14 @@ export class Proxier {
         ruleFaults.push(error);
       }
     }
+    if (ruleFaults.some((fault) => isProxyError(fault, 'ERR_OWNERSHIP_LOST'))) ownership.lost();
+    if (!ownership.isOwner) return false;
     this.#deps.backends.retainBackends(this.#neededKeys(desired));
     await this.#rememberPorts();
     // A listener that cannot open harms its own Service only: retried, but no reason to call the node unhealthy.
     if (ruleFaults.length === 0) {
+      this.#isRegained = false;
+      ownership.synced(this.#deps.listeners.version);
       this.#deps.observer.syncSucceeded();
       this.#deps.healthChecks.programmed(this.#reachableChecks(desired));
       this.#deps.healthChecks.update(this.#desired.healthChecks);
@@ -242,6 +268,7 @@ export class Proxier {
     if (version === this.#savedVersion) return;
     try {
       await this.#deps.portStore.save(this.#deps.listeners.proxyPorts());
+      if (this.#hasPortStoreFailed) this.#deps.logger.info({}, 'Proxy ports are remembered again');
       this.#hasPortStoreFailed = false;
       this.#savedVersion = version;
     } catch (error) {

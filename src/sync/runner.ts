@@ -55,6 +55,11 @@ export class Runner {
     if (this.#running === undefined) this.#schedule();
   }
 
+  /** Resolves when the run under way has ended; at once when there is none. */
+  async settled(): Promise<void> {
+    await this.#running;
+  }
+
   /** No further run starts; resolves when the one under way has ended. Idempotent. */
   async close(): Promise<void> {
     this.#isClosed = true;

@@ -1,10 +1,12 @@
 /** What a sync tells whoever counts (metrics) or judges (health). Declared here, implemented in `observe/` and `health/`. */
+import type { RewriteReason, TableRulesAhead } from '../iptables/installer.ts';
 import type { IpFamily } from '../model/address.ts';
 
 /** `full` rewrites every chain; `partial` writes only the chains that changed; `endpoints` wrote nothing at all. */
 export type SyncKind = 'full' | 'partial' | 'endpoints';
 
-export type ResyncReason = 'start' | 'failure' | 'foreign_change';
+/** Why every rule was written: `start`, `failure` (of the sync before), and what somebody else had done to our rules. */
+export type ResyncReason = RewriteReason;
 
 export interface RuleCounts {
   readonly nat: number;
@@ -32,6 +34,8 @@ export interface SyncObserver {
   restoreFailed(family: IpFamily, kind: SyncKind): void;
   /** A full rewrite was due for another reason than a change of ours. */
   resynced(reason: ResyncReason): void;
+  /** The rules of others that stand before each of our jumps, none included. */
+  rulesAhead(family: IpFamily, rules: readonly TableRulesAhead[]): void;
   /** Seconds from a change in the cluster to the moment when traffic follows it (an EndpointSlice's trigger time). */
   networkProgrammed(family: IpFamily, durationSeconds: number): void;
   /** A whole pass has ended well: everything that was queued before it began is served. */

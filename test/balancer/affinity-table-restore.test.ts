@@ -57,18 +57,23 @@ describe('restored ties', () => {
     expect(table.endpointOf('just', 0)).toBe('a');
   });
 
-  test('move no client that is tied by now', () => {
+  test.each([
+    { name: 'a client that was tied later', restoredAt: 9, expected: 'mine' },
+    { name: 'a client that was tied at the same time', restoredAt: 10, expected: 'mine' },
+    { name: 'a client that was tied before', restoredAt: 11, expected: 'restored' },
+  ])('leave $name with the tie that is $expected', ({ restoredAt, expected }) => {
     const table = makeTable();
-    table.bind('client', 'b', 10);
-    table.restore([tie('client', 'a', 20)], 20);
+    table.bind('client', 'mine', 10);
+    table.restore([tie('client', 'restored', restoredAt)], 20);
 
-    expect(table.endpointOf('client', 20)).toBe('b');
-    expect(table.endpointOf('client', 1011)).toBeUndefined();
+    expect(table.size).toBe(1);
+    expect(table.endpointOf('client', 20)).toBe(expected);
+    expect(table.endpointOf('client', 1012)).toBeUndefined();
   });
 
-  test('take the last of two ties of one client', () => {
+  test('of one client twice are the one that was used last', () => {
     const table = makeTable();
-    table.restore([tie('client', 'a', -10), tie('client', 'b', -5)], 0);
+    table.restore([tie('client', 'a', -10), tie('client', 'b', -5), tie('client', 'c', -7)], 0);
 
     expect(table.size).toBe(1);
     expect(table.endpointOf('client', 0)).toBe('b');

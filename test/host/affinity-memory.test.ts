@@ -2,6 +2,7 @@
 import { mkdir, mkdtemp, readFile, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import type { Clock } from '../../src/clock.ts';
 import {
@@ -155,14 +156,13 @@ describe('more ties than there is room for', () => {
   test('other work gets its turn while they are saved', async () => {
     const ties = clients(MAX_REMEMBERED_TIES, () => 0);
     let turns = 0;
-    let isSaving = true;
-    const count = (): void => {
-      turns += 1;
-      if (isSaving) setImmediate(count);
-    };
-    setImmediate(count);
+    const saving = new AbortController();
+    const counted = (async () => {
+      for (; !saving.signal.aborted; turns += 1) await nextTurn();
+    })();
     await memoryAt(0, 0).save([pool('a', ties), pool('b', ties)]);
-    isSaving = false;
+    saving.abort();
+    await counted;
     // Once to see what fits and once to write, both in steps of 1,000.
     expect(turns).toBeGreaterThanOrEqual(200 + 100);
   });

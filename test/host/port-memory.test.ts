@@ -1,5 +1,6 @@
 /** Remembered proxy ports: replaced as a whole or not at all, and never trusted blindly. */
-import { mkdir, mkdtemp, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { mkdir, mkdtemp, readFile, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, onTestFinished, test } from 'vitest';
@@ -55,6 +56,22 @@ describe('what is saved', () => {
     expect((await stat(join(directory, 'ports.json'))).ino).toBe(before.ino);
   });
 
+  test('is written again when another instance has put its own in the place', async () => {
+    const memory = new PortMemory(directory);
+    await memory.save(PORTS);
+    await new PortMemory(directory).save(new Map([['a', 1]]));
+    await memory.save(PORTS);
+    expect(await memory.load()).toEqual(PORTS);
+  });
+
+  test('is written again when somebody has removed it', async () => {
+    const memory = new PortMemory(directory);
+    await memory.save(PORTS);
+    await rm(join(directory, 'ports.json'));
+    await memory.save(PORTS);
+    expect(await memory.load()).toEqual(PORTS);
+  });
+
   test('survives a crash in the middle of writing', async () => {
     await new PortMemory(directory).save(PORTS);
     await writeFile(join(directory, 'ports.json.new'), '{"version":1,"por');
@@ -82,8 +99,34 @@ describe('load', () => {
     { name: 'with null for ports', text: '{"version":1,"ports":null}' },
     { name: 'null', text: 'null' },
     { name: 'a number', text: '17' },
+    { name: 'binary', text: '\u0000\u0001\uFFFD\u007F'.repeat(1000) },
+    { name: 'a list', text: '[]' },
   ])('rejects by its code when the file is $name', async ({ text }) => {
     await writeFile(join(directory, 'ports.json'), text);
+    await expect(new PortMemory(directory).load()).rejects.toThrow(stateDirFault());
+  });
+
+  test('does not read a file of 100 MB', async () => {
+    const path = join(directory, 'ports.json');
+    await writeFile(path, '{"version":1,"ports":{}}');
+    await truncate(path, 100 * 1024 * 1024);
+    await expect(new PortMemory(directory).load()).rejects.toMatchObject({
+      code: 'ERR_STATE_DIR',
+      cause: { message: '104857600 bytes are too many' },
+    });
+  });
+
+  test('reads as many ports as there can be, with names as long as they can be', async () => {
+    const name = `${'n'.repeat(63)}/${'s'.repeat(63)}:${'p'.repeat(15)}/TCP/IPv4/cluster`;
+    const all = new Map(
+      Array.from({ length: 40_000 }, (_, index) => [`${name}${index}`, 20_000 + (index % 10_000)]),
+    );
+    await new PortMemory(directory).save(all);
+    expect(await new PortMemory(directory).load()).toEqual(all);
+  });
+
+  test('does not wait at a pipe that stands in the place of the file', async () => {
+    execFileSync('mkfifo', [join(directory, 'ports.json')]);
     await expect(new PortMemory(directory).load()).rejects.toThrow(stateDirFault());
   });
 

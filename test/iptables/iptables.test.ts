@@ -27,7 +27,7 @@ describe('read', () => {
   test('asks for one table and parses it', async () => {
     const { script, iptables } = setUp();
     script.expect(SAVE, { stdout: '*nat\n:USERSPACE-PROXY-A - [0:0]\nCOMMIT\n' });
-    expect([...(await iptables.read('nat')).chains]).toEqual([['USERSPACE-PROXY-A', 0]]);
+    expect([...(await iptables.read('nat')).chains]).toEqual([['USERSPACE-PROXY-A', []]]);
     expect(script.remaining).toBe(0);
   });
 

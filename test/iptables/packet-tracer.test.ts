@@ -442,7 +442,11 @@ describe('a table is refused', () => {
     },
     { name: 'with counters at a rule', lines: ['*nat', '[0:0] -A OUTPUT -j ACCEPT'], why: 'not understood' },
     { name: 'that is emptied by -F', lines: ['*nat', '-F OUTPUT', 'COMMIT'], why: 'not understood' },
-    { name: 'with a chain made by -N', lines: ['*nat', '-N ALL-1', 'COMMIT'], why: 'not understood' },
+    {
+      name: 'that makes a chain twice',
+      lines: ['*nat', '-N ALL-1', '-N ALL-1'],
+      why: 'there is a chain ALL-1',
+    },
     { name: 'with a rule in no chain', lines: ['*nat', '-A ALL-1 -j ACCEPT'], why: 'no chain ALL-1' },
     { name: 'that jumps to a hook', lines: ['*nat', '-A PREROUTING -j OUTPUT'], why: 'target OUTPUT' },
     { name: 'with too long a name', lines: ['*nat', `:${'A'.repeat(29)} - [0:0]`], why: 'too long' },

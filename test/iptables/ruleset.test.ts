@@ -25,6 +25,7 @@ const desired = desiredFrom(services, [
 
 test('the IPv4 rules of a small state', () => {
   expect(firstLoadOf(ruleSetOf(desired))).toBe(`*nat
+-N USERSPACE-PROXY-CANARY
 :USERSPACE-PROXY-SERVICES - [0:0]
 :USERSPACE-PROXY-NODEPORTS - [0:0]
 :USERSPACE-PROXY-10.96.0 - [0:0]
@@ -39,8 +40,10 @@ test('the IPv4 rules of a small state', () => {
 -A USERSPACE-PROXY-NP-T30080 -p tcp -m comment --comment "default/web:http" -m tcp --dport 30080 -j REDIRECT --to-ports 20003
 -I PREROUTING 1 -m comment --comment "Service portals" -j USERSPACE-PROXY-SERVICES
 -I OUTPUT 1 -m comment --comment "Service portals" -j USERSPACE-PROXY-SERVICES
+-A USERSPACE-PROXY-CANARY -m comment --comment "generation 1, write 1" -j RETURN
 COMMIT
 *filter
+-N USERSPACE-PROXY-CANARY
 :USERSPACE-PROXY-INPUT - [0:0]
 :USERSPACE-PROXY-FORWARD - [0:0]
 :USERSPACE-PROXY-REFUSE - [0:0]
@@ -94,12 +97,14 @@ COMMIT
 -I INPUT 1 -m conntrack --ctstate INVALID,NEW -m comment --comment "Service portals and proxy ports" -j USERSPACE-PROXY-INPUT
 -I FORWARD 1 -m conntrack --ctstate INVALID,NEW -m comment --comment "Service portals and proxy ports" -j USERSPACE-PROXY-FORWARD
 -I OUTPUT 1 -m conntrack --ctstate INVALID,NEW -m comment --comment "Service portals and proxy ports" -j USERSPACE-PROXY-FORWARD
+-A USERSPACE-PROXY-CANARY -m comment --comment "generation 1, write 1" -j RETURN
 COMMIT
 `);
 });
 
 test('the IPv6 rules of a small state', () => {
   expect(firstLoadOf(ruleSetOf(desired, 'IPv6'))).toBe(`*nat
+-N USERSPACE-PROXY-CANARY
 :USERSPACE-PROXY-SERVICES - [0:0]
 :USERSPACE-PROXY-NODEPORTS - [0:0]
 :USERSPACE-PROXY-9a76768b4a11 - [0:0]
@@ -111,8 +116,10 @@ test('the IPv6 rules of a small state', () => {
 -A USERSPACE-PROXY-NP-T30080 -p tcp -m comment --comment "default/web:http" -m tcp --dport 30080 -j REDIRECT --to-ports 20004
 -I PREROUTING 1 -m comment --comment "Service portals" -j USERSPACE-PROXY-SERVICES
 -I OUTPUT 1 -m comment --comment "Service portals" -j USERSPACE-PROXY-SERVICES
+-A USERSPACE-PROXY-CANARY -m comment --comment "generation 1, write 1" -j RETURN
 COMMIT
 *filter
+-N USERSPACE-PROXY-CANARY
 :USERSPACE-PROXY-INPUT - [0:0]
 :USERSPACE-PROXY-FORWARD - [0:0]
 :USERSPACE-PROXY-REFUSE - [0:0]
@@ -163,6 +170,7 @@ COMMIT
 -I INPUT 1 -m conntrack --ctstate INVALID,NEW -m comment --comment "Service portals and proxy ports" -j USERSPACE-PROXY-INPUT
 -I FORWARD 1 -m conntrack --ctstate INVALID,NEW -m comment --comment "Service portals and proxy ports" -j USERSPACE-PROXY-FORWARD
 -I OUTPUT 1 -m conntrack --ctstate INVALID,NEW -m comment --comment "Service portals and proxy ports" -j USERSPACE-PROXY-FORWARD
+-A USERSPACE-PROXY-CANARY -m comment --comment "generation 1, write 1" -j RETURN
 COMMIT
 `);
 });

@@ -42,6 +42,7 @@ export class HttpFixture {
         healthzBindAddress: '127.0.0.1:0',
         metricsBindAddress: '127.0.0.1:0',
         bindAddressHardFail: false,
+        maxConnections: 64,
         ...tweak,
       },
     );

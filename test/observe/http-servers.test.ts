@@ -152,3 +152,24 @@ test('close during the start leaves nothing bound, and a start after close does 
 
   expect(servers.metricsAddress).toBeUndefined();
 });
+
+test('who holds many connections gets no more of them, and answers come again when he lets go', async () => {
+  const servers = await fixture.startServers({ maxConnections: 2 });
+  const address = servers.healthAddress ?? '';
+  const port = Number(address.split(':')[1]);
+  const held = [connect(port, '127.0.0.1'), connect(port, '127.0.0.1')];
+  await Promise.all(held.map(async (socket) => once(socket, 'connect')));
+
+  const third = connect(port, '127.0.0.1').on('error', () => {});
+  await once(third, 'close');
+  for (const socket of held) socket.destroy();
+
+  await waitFor(
+    async () =>
+      fixture.ask(address, '/livez').then(
+        ({ status }) => status === 200,
+        () => false,
+      ),
+    { timeoutMs: 5000, what: 'an answer' },
+  );
+});

@@ -28,11 +28,13 @@ export class MetricsFixture {
     listeners: 0,
     proxyPorts: 0,
     draining: 0,
+    isStopping: false,
     listenersMissing: 0,
     problemsByCode: noProblems(),
     manifestErrors: 0,
     unusableInterfaces: 0,
     healthCheckServers: { listening: 0, failed: 0 },
+    ownership: { isOwner: false, generation: 0, changes: 0 },
   };
   conntrackUse: { entries: number; max: number } | undefined = { entries: 10, max: 100 };
   /** Milliseconds since the epoch. */

@@ -58,7 +58,7 @@ test('counters that alerts watch exist at 0 before their first event', async () 
     expect(sampleValue(families, 'kubeproxy_proxy_healthz_total', { code })).toBe(0);
     expect(sampleValue(families, 'kubeproxy_proxy_livez_total', { code })).toBe(0);
   }
-  for (const reason of ['start', 'failure', 'foreign_change']) {
+  for (const reason of ['start', 'failure', 'flush', 'jump', 'rules']) {
     expect(sampleValue(families, 'userspace_proxy_iptables_resyncs_total', { reason })).toBe(0);
   }
 });
@@ -235,14 +235,12 @@ test.each([
 test('resyncs count by their reason, network programming by its family', async () => {
   const fixture = new MetricsFixture();
 
-  fixture.metrics.resynced('foreign_change');
+  fixture.metrics.resynced('flush');
   fixture.metrics.networkProgrammed('IPv6', 0.4);
 
   const families = await fixture.scrape();
   const programming = 'kubeproxy_network_programming_duration_seconds';
-  expect(sampleValue(families, 'userspace_proxy_iptables_resyncs_total', { reason: 'foreign_change' })).toBe(
-    1,
-  );
+  expect(sampleValue(families, 'userspace_proxy_iptables_resyncs_total', { reason: 'flush' })).toBe(1);
   expect(sampleValue(families, 'userspace_proxy_iptables_resyncs_total', { reason: 'start' })).toBe(0);
   expect(sampleValue(families, `${programming}_bucket`, { ...V6, le: '0.25' })).toBe(0);
   expect(sampleValue(families, `${programming}_bucket`, { ...V6, le: '0.5' })).toBe(1);

@@ -150,11 +150,13 @@ test('engine totals and the inventory are exported under their names', async () 
     listeners: 5,
     proxyPorts: 6,
     draining: 7,
+    isStopping: true,
     listenersMissing: 3,
     problemsByCode: { ERR_SERVICE_CONFLICT: 8 },
     manifestErrors: 9,
     unusableInterfaces: 10,
     healthCheckServers: { listening: 11, failed: 12 },
+    ownership: { isOwner: true, generation: 13, changes: 14 },
   };
 
   const families = await fixture.scrape();
@@ -168,6 +170,7 @@ test('engine totals and the inventory are exported under their names', async () 
   expect(value('listeners')).toBe(5);
   expect(value('proxy_ports_allocated')).toBe(6);
   expect(value('listeners_draining')).toBe(7);
+  expect(value('stopping')).toBe(1);
   expect(value('listeners_missing')).toBe(3);
   expect(value('listener_errors_total')).toBe(5);
   expect(value('invalid_objects', { code: 'ERR_SERVICE_CONFLICT' })).toBe(8);
@@ -177,6 +180,9 @@ test('engine totals and the inventory are exported under their names', async () 
   expect(value('interfaces_without_address')).toBe(10);
   expect(value('health_check_servers', { state: 'listening' })).toBe(11);
   expect(value('health_check_servers', { state: 'failed' })).toBe(12);
+  expect(value('owner')).toBe(1);
+  expect(value('rules_generation')).toBe(13);
+  expect(value('ownership_changes_total')).toBe(14);
 });
 
 test('a port that is skipped because it wants SCTP is counted under its code until it has gone', async () => {

@@ -12,7 +12,7 @@ class Fixture {
 
   constructor({ limit = RESERVE + 1000, maxConnections = 0, maxUdpSessions = 4096 } = {}) {
     const { use } = this;
-    this.descriptors = new Descriptors({ limit, maxConnections, maxUdpSessions, use });
+    this.descriptors = new Descriptors({ limit, reserve: RESERVE, maxConnections, maxUdpSessions, use });
   }
 
   readonly use = (): { listeningSockets: number; udpSessions: number; tcpConnections: number } => ({

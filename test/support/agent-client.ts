@@ -31,6 +31,8 @@ const METHODS: Readonly<Record<AgentMethod, true>> = {
   heldUse: true,
   heldStatus: true,
   heldClose: true,
+  tcpStall: true,
+  stallDrain: true,
   httpRequests: true,
   httpGet: true,
   startHttpLoad: true,
@@ -41,6 +43,7 @@ const METHODS: Readonly<Record<AgentMethod, true>> = {
   udpExchange: true,
   udpIdentify: true,
   udpFlood: true,
+  udpSequence: true,
   openRelay: true,
 };
 

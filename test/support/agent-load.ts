@@ -6,6 +6,7 @@ import {
   type IdentifyResult,
   type LoadReport,
   type Params,
+  type SlowRequest,
   type Target,
 } from './agent-protocol.ts';
 import { errnoOf, FailureLog, repeat, settleWithin, type LoopOptions } from './agent-socket.ts';
@@ -21,16 +22,25 @@ interface Requester {
   readonly close: () => void;
 }
 
+const DEFAULT_SLOW_MS = 250;
+const MAX_SLOW = 100;
+
 class Load {
   readonly #failures = new FailureLog();
   readonly #latenciesMs: number[] = [];
   readonly #byName: Record<string, number> = {};
+  readonly #slow: SlowRequest[] = [];
+  readonly #slowMs: number;
   readonly #start = performance.now();
   readonly #stop = new AbortController();
   readonly #ended: Promise<void>;
   #elapsedMs: number | undefined;
 
-  constructor(requester: Requester, options: LoopOptions & { readonly durationMs: number }) {
+  constructor(
+    requester: Requester,
+    options: LoopOptions & { readonly durationMs: number; readonly slowMs?: number | undefined },
+  ) {
+    this.#slowMs = options.slowMs ?? DEFAULT_SLOW_MS;
     const timer = setTimeout(() => this.#stop.abort(), options.durationMs);
     this.#ended = repeat({ ...options, signal: this.#stop.signal }, async (worker) => {
       this.#count(await requester.once(worker));
@@ -61,6 +71,7 @@ class Load {
       failures: this.#failures.first,
       byName: { ...this.#byName },
       latencyMs: { p50: quantile(0.5), p99: quantile(0.99), max: sorted.at(-1) ?? 0 },
+      slow: [...this.#slow],
       elapsedMs: this.#elapsedMs ?? performance.now() - this.#start,
     };
   }
@@ -70,7 +81,10 @@ class Load {
       this.#failures.add(result.errno ?? 'UNKNOWN');
       return;
     }
-    this.#latenciesMs.push(result.elapsedMs);
+    const { elapsedMs } = result;
+    this.#latenciesMs.push(elapsedMs);
+    if (elapsedMs > this.#slowMs && this.#slow.length < MAX_SLOW)
+      this.#slow.push({ atMs: performance.now() - this.#start, elapsedMs });
     const name = result.name ?? '';
     this.#byName[name] = (this.#byName[name] ?? 0) + 1;
   }
@@ -82,8 +96,8 @@ export function createLoadFunctions(): AgentFunctions<
   const loadById = new Map<number, Load>();
   const start = (requester: Requester, params: Params<'startConnectLoad'>): { id: number } => {
     const id = loadById.size + 1;
-    const { concurrency, pauseMs, maxDurationMs = DEFAULT_LOAD_DURATION_MS } = params;
-    loadById.set(id, new Load(requester, { concurrency, pauseMs, durationMs: maxDurationMs }));
+    const { concurrency, pauseMs, slowMs, maxDurationMs = DEFAULT_LOAD_DURATION_MS } = params;
+    loadById.set(id, new Load(requester, { concurrency, pauseMs, slowMs, durationMs: maxDurationMs }));
     return { id };
   };
   const find = (id: number): Load => {

@@ -89,6 +89,12 @@ export interface Failure {
   readonly atMs: number;
 }
 
+export interface SlowRequest {
+  /** When it was answered, in milliseconds after the start of the load. */
+  readonly atMs: number;
+  readonly elapsedMs: number;
+}
+
 export interface LoadReport {
   /** Those that have ended, failed ones included. */
   readonly requests: number;
@@ -99,6 +105,8 @@ export interface LoadReport {
   readonly byName: Readonly<Record<string, number>>;
   /** Of the successful ones. */
   readonly latencyMs: { readonly p50: number; readonly p99: number; readonly max: number };
+  /** Successful ones that took longer than `slowMs`, the first 100. */
+  readonly slow: readonly SlowRequest[];
   readonly elapsedMs: number;
 }
 
@@ -128,6 +136,29 @@ export interface HeldUse {
   readonly failed: number;
   /** The first 20; `CLOSED` is a connection that had ended before. */
   readonly failures: readonly Failure[];
+}
+
+export interface StallStatus {
+  readonly opened: number;
+  /** Failures to connect, the first 20. */
+  readonly failures: readonly Failure[];
+}
+
+export interface StallDrain {
+  /** Connections that brought every octet unchanged, then FIN. */
+  readonly whole: number;
+  /** Octets of all connections. */
+  readonly bytes: number;
+  /** How the others ended, the first 20. */
+  readonly failures: readonly Failure[];
+}
+
+export interface UdpSequenceResult {
+  readonly sent: number;
+  readonly received: number;
+  /** Each reply had a higher number than the one before. */
+  readonly inOrder: boolean;
+  readonly localPort: number;
 }
 
 export interface UdpExchangeResult {

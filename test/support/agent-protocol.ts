@@ -16,9 +16,12 @@ import type {
   ProbeResult,
   ServerHandle,
   ServerReport,
+  StallDrain,
+  StallStatus,
   TcpExchangeResult,
   UdpExchangeResult,
   UdpIdentifyResult,
+  UdpSequenceResult,
 } from './agent-outcome.ts';
 
 export type * from './agent-outcome.ts';
@@ -53,6 +56,9 @@ interface Pace {
  * - `accept-reset`: resets every connection it accepts.
  * - `send-forever`: writes as fast as the client reads, until the connection ends.
  * - `hold`: stays silent, and ends its side when the client has.
+ * - `accept-fin`: ends its side of every connection it accepts, without a word.
+ * - `trickle`: sends one octet a second, until the connection ends.
+ * - `send-octets`: sends `bytes` pseudo-random octets, the same to everybody, then ends its side.
  */
 export type TcpMode =
   | 'identify'
@@ -62,7 +68,10 @@ export type TcpMode =
   | 'http'
   | 'accept-reset'
   | 'send-forever'
-  | 'hold';
+  | 'hold'
+  | 'accept-fin'
+  | 'trickle'
+  | 'send-octets';
 
 /** `echo` sends the datagram back, `identify` the server's name, `sink` nothing. */
 export type UdpMode = 'echo' | 'identify' | 'sink';
@@ -76,12 +85,16 @@ interface ServeOptions<Mode> {
   readonly family?: 4 | 6;
   /** Listens on this address only. */
   readonly address?: string;
+  /** What `send-octets` sends. */
+  readonly bytes?: number;
 }
 
 /** A load in the background: it ends at `stopLoad`, or by itself after `maxDurationMs` (120,000 unless told). */
 interface BackgroundLoad extends Target, Pace {
   readonly timeoutMs?: number;
   readonly maxDurationMs?: number;
+  /** What counts as slow in the report; 250 unless told. */
+  readonly slowMs?: number;
 }
 
 interface HttpOptions {
@@ -129,12 +142,20 @@ export interface AgentMethods {
   tcpEnd: Method<Target & DialOptions & { sendBytes?: number }, EndResult>;
 
   /** Opens idle connections; with `named` each first reads the name of an `identify` or `identify-echo` server. */
-  tcpHold: Method<Target & DialOptions & { count: number; named?: boolean }, HeldStatus & Id>;
+  tcpHold: Method<
+    Target & DialOptions & { count: number; named?: boolean; concurrency?: number },
+    HeldStatus & Id
+  >;
   /** Sends a line over every connection of the group and waits for its echo. */
   heldUse: Method<Id & { timeoutMs?: number }, HeldUse>;
   heldStatus: Method<Id, HeldStatus>;
   /** Ends all that are open, and resolves with how things stood when each had closed or the deadline had passed. */
   heldClose: Method<Id & { how: 'fin' | 'reset'; timeoutMs?: number }, HeldStatus>;
+
+  /** Opens connections and reads nothing from them, beyond what a socket buffers by itself. */
+  tcpStall: Method<Target & DialOptions & { count: number; concurrency?: number }, StallStatus & Id>;
+  /** Reads all connections of the group to their end; `bytes` of a `send-octets` server are due on each. */
+  stallDrain: Method<Id & { bytes: number; timeoutMs?: number }, StallDrain>;
 
   /** Requests until `count` or for `durationMs`, whichever is given; both means whichever comes first. */
   httpRequests: Method<
@@ -170,11 +191,16 @@ export interface AgentMethods {
       payloadBytes?: number;
       timeoutMs?: number;
       awaitReplies?: boolean;
+      /** How long to wait for the replies to a burst before the next one is sent; 20 ms unless told. */
+      patienceMs?: number;
       /** The sockets take this port and the ones after it. Without it the kernel chooses, and may choose a port again. */
       firstLocalPort?: number;
     },
     FloodResult
   >;
+
+  /** Sends numbered datagrams to an `echo` server from one socket, `window` ahead of the replies (16 unless told). */
+  udpSequence: Method<Target & UdpOptions & { count: number; window?: number }, UdpSequenceResult>;
 
   /**
    * Makes a unix socket of that path and relays its connections to the target, octets and FINs in both ways, until

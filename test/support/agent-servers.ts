@@ -13,10 +13,12 @@ import type {
   ServerReport,
   TcpMode,
 } from './agent-protocol.ts';
-import { errnoOf, isReset, unmapAddress } from './agent-socket.ts';
+import { errnoOf, isReset, OctetSource, unmapAddress } from './agent-socket.ts';
 
 const KEPT = 100;
 const HEAD_BYTES = 256;
+const TRICKLE_INTERVAL_MS = 1_000;
+const OCTETS_CHUNK_BYTES = 65_536;
 /** More than a send buffer grows to (`tcp_wmem`), so that each write waits for the client, and others get a turn. */
 const FOREVER_CHUNK = Buffer.alloc(8 * 1_048_576, 'f');
 
@@ -151,7 +153,8 @@ export function createServerFunctions(): AgentFunctions<
 
 async function openTcpServer(params: Params<'serveTcp'>): Promise<ServerRecord> {
   const record = new ServerRecord(params.name);
-  const server = params.mode === 'http' ? buildHttpServer(record) : buildTcpServer(record, params.mode);
+  const server =
+    params.mode === 'http' ? buildHttpServer(record) : buildTcpServer(record, params.mode, params.bytes ?? 0);
   const host = params.address ?? (params.family === 4 ? '0.0.0.0' : '::');
   server.listen({ port: params.port, host, ipv6Only: params.family === 6, backlog: 4_096 });
   await once(server, 'listening');
@@ -161,14 +164,30 @@ async function openTcpServer(params: Params<'serveTcp'>): Promise<ServerRecord> 
   return record;
 }
 
-function buildTcpServer(record: ServerRecord, mode: Exclude<TcpMode, 'http'>): Server {
+function buildTcpServer(record: ServerRecord, mode: Exclude<TcpMode, 'http'>, bytes: number): Server {
   return createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
     record.watch(socket, { withHead: true });
-    serveConnection(socket, mode, record.name);
+    if (mode === 'send-octets') sendOctets(socket, bytes);
+    else serveConnection(socket, mode, record.name);
   });
 }
 
-function serveConnection(socket: Socket, mode: Exclude<TcpMode, 'http'>, name: string): void {
+/** One chunk at a time, so that what a client does not read is not kept here. */
+function sendOctets(socket: Socket, bytes: number): void {
+  const source = new OctetSource(1);
+  let left = bytes;
+  const send = (): void => {
+    if (!socket.writable) return;
+    const chunk = source.next(Math.min(OCTETS_CHUNK_BYTES, left));
+    left -= chunk.length;
+    if (left > 0) socket.write(chunk, send);
+    else socket.end(chunk);
+  };
+  socket.resume();
+  send();
+}
+
+function serveConnection(socket: Socket, mode: Exclude<TcpMode, 'http' | 'send-octets'>, name: string): void {
   switch (mode) {
     case 'identify':
       socket.write(`${name}\n`);
@@ -186,6 +205,17 @@ function serveConnection(socket: Socket, mode: Exclude<TcpMode, 'http'>, name: s
       const chunks: Buffer[] = [];
       socket.on('data', (chunk: Buffer) => chunks.push(chunk));
       socket.on('end', () => socket.end(Buffer.concat(chunks)));
+      return;
+    }
+    case 'accept-fin':
+      socket.resume();
+      socket.end();
+      return;
+    case 'trickle': {
+      const timer = setInterval(() => socket.write('.'), TRICKLE_INTERVAL_MS);
+      socket.on('close', () => clearInterval(timer));
+      socket.on('end', () => socket.destroy());
+      socket.resume();
       return;
     }
     case 'accept-reset':

@@ -83,7 +83,7 @@ class HeldGroup {
   #uses = 0;
 
   async open(params: Params<'tcpHold'>): Promise<void> {
-    await repeat({ count: params.count, concurrency: DIALS_AT_ONCE }, async () => {
+    await repeat({ count: params.count, concurrency: params.concurrency ?? DIALS_AT_ONCE }, async () => {
       const connection = await dial(params);
       if (typeof connection === 'string') {
         this.#failures.add(connection);

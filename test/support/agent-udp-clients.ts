@@ -19,7 +19,7 @@ const MAX_PAYLOAD_BYTES = 65_507;
 const MAX_FLOOD_SOCKETS = 20_000;
 /**
  * A flood sends so many datagrams at a time, and begins the next burst when all but so many have been answered, or
- * after 20 ms: a receive buffer of the usual 208 KiB holds some 270 small datagrams, and what does not fit is dropped.
+ * after 20 ms unless told otherwise: a receive buffer of the usual 208 KiB holds some 270 small datagrams, and what does not fit is dropped.
  */
 const FLOOD_BURST = 64;
 const FLOOD_PAUSE_MS = 20;
@@ -131,7 +131,7 @@ async function identify(params: Params<'udpIdentify'>): Promise<readonly UdpIden
 
 async function flood(params: Params<'udpFlood'>): Promise<FloodResult> {
   const { sockets: socketCount, datagrams, payloadBytes = 16, timeoutMs = DEFAULT_TIMEOUT_MS } = params;
-  const { awaitReplies = true, firstLocalPort = 0 } = params;
+  const { awaitReplies = true, firstLocalPort = 0, patienceMs = FLOOD_PAUSE_MS } = params;
   if (socketCount > MAX_FLOOD_SOCKETS) {
     throw new RangeError(`at most ${MAX_FLOOD_SOCKETS} sockets, not ${socketCount}`);
   }
@@ -164,7 +164,7 @@ async function flood(params: Params<'udpFlood'>): Promise<FloodResult> {
     for (let round = 0; round < datagrams; round += 1) {
       for (let first = 0; first < sockets.length && leftMs() > 0; first += FLOOD_BURST) {
         await Promise.all(sockets.slice(first, first + FLOOD_BURST).map(send));
-        const pauseEnd = performance.now() + FLOOD_PAUSE_MS;
+        const pauseEnd = performance.now() + patienceMs;
         const isAhead = (): boolean =>
           awaitReplies && sent - received > FLOOD_BURST && performance.now() < pauseEnd;
         do await delay(1);

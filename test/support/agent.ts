@@ -16,15 +16,19 @@ import { httpGet } from './agent-http-get.ts';
 import { openRelay } from './agent-relay.ts';
 import { createServerFunctions } from './agent-servers.ts';
 import { createHoldFunctions } from './agent-tcp-hold.ts';
+import { createStallFunctions } from './agent-tcp-stall.ts';
 import { createTcpClientFunctions } from './agent-tcp-clients.ts';
 import { createUdpClientFunctions } from './agent-udp-clients.ts';
+import { udpSequence } from './agent-udp-sequence.ts';
 
 const functions: AgentFunctions = {
   ...createServerFunctions(),
   ...createTcpClientFunctions(),
   ...createHoldFunctions(),
+  ...createStallFunctions(),
   ...createLoadFunctions(),
   ...createUdpClientFunctions(),
+  udpSequence,
   httpGet,
   openRelay,
 };

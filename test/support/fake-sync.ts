@@ -10,6 +10,7 @@ import type { ListenerBackends } from '../../src/proxy/backend-pool.ts';
 import type { ListenerPort, WantedListener } from '../../src/proxy/wanted-listener.ts';
 import type { FamilyRules, Flows, Listeners } from '../../src/sync/family-sync.ts';
 import type { Backends, HealthChecks, PortStore } from '../../src/sync/proxier.ts';
+import type { RuleOwnership } from '../../src/sync/rule-ownership.ts';
 import type { FamilySync, ResyncReason, SyncKind, SyncObserver } from '../../src/sync/sync-observer.ts';
 
 export type Journal = string[];
@@ -176,6 +177,28 @@ export class FakeRules implements FamilyRules {
 
   #lastNatRules(): readonly Rule[] {
     return [...(this.installed.at(-1)?.nat.chains.values() ?? [])].flat();
+  }
+}
+
+/** Owns the rules unless told. */
+export class FakeOwnership implements RuleOwnership {
+  isOwner = true;
+  lostCount = 0;
+  /** Versions of the listeners after each pass that ended well. */
+  readonly syncedVersions: number[] = [];
+
+  async ensure(): Promise<boolean> {
+    return Promise.resolve(this.isOwner);
+  }
+
+  lost(): void {
+    this.isOwner = false;
+    this.lostCount += 1;
+  }
+
+  synced(version: number): void {
+    if (!this.isOwner) throw new Error('a pass of somebody who does not own the rules');
+    this.syncedVersions.push(version);
   }
 }
 

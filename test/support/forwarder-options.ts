@@ -5,6 +5,7 @@ import type { ForwarderOptions } from '../../src/proxy/forwarder.ts';
 /** Of nothing there is too much. */
 export const NO_LIMITS: EntranceOptions = {
   descriptorLimit: Number.POSITIVE_INFINITY,
+  descriptorReserve: 0,
   maxConnections: 0,
   maxConnectionsPerService: 0,
   maxUdpSessions: 1_000_000,

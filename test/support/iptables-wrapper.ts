@@ -45,6 +45,13 @@ export class IptablesWrapper implements AsyncDisposable {
     }
   }
 
+  /** From here on they begin only after that time, also when whoever called them has ended by then. */
+  async delay(programs: readonly IptablesProgram[], seconds: number): Promise<void> {
+    for (const program of programs) {
+      await writeFile(join(this.#directory, `${program}.broken`), `sleep ${seconds}\n`);
+    }
+  }
+
   /** From here on they work again. */
   async mend(): Promise<void> {
     for (const program of PROGRAMS) await rm(join(this.#directory, `${program}.broken`), { force: true });

@@ -120,9 +120,14 @@ export class NetfilterTables {
       chains.set(declared, []);
       return;
     }
-    const [, verb, chain = '', rest = ''] = /^(-[AIDX]) (\S+) ?(.*)$/.exec(line) ?? [];
+    const [, verb, chain = '', rest = ''] = /^(-[AIDNX]) (\S+) ?(.*)$/.exec(line) ?? [];
     const rules = chains.get(chain);
     if (verb === undefined) throw new Error(`not understood: ${line}`);
+    if (verb === '-N') {
+      if (rules !== undefined) throw new Error(`there is a chain ${chain}: ${line}`);
+      chains.set(chain, []);
+      return;
+    }
     if (rules === undefined) throw new Error(`there is no chain ${chain}: ${line}`);
     if (verb === '-X') return removeChain(chain, chains);
     if (verb === '-D') {

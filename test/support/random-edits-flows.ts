@@ -3,7 +3,9 @@
  * packet becomes of all, until somebody makes conntrack forget the flow. In memory, over tables in memory.
  */
 import { isIP } from 'node:net';
-import type { MovedPortal } from '../../src/iptables/conntrack.ts';
+import type { Flow as TrackedFlow } from '../../src/conntrack/flow.ts';
+import type { MovedPortal } from '../../src/conntrack/moved-portal.ts';
+import { StaleFlows } from '../../src/conntrack/stale-flows.ts';
 import type { Flows } from '../../src/sync/family-sync.ts';
 import type { KernelExec } from './fake-exec.ts';
 import { PacketTracer, makePacket } from './packet-tracer.ts';
@@ -23,10 +25,18 @@ const SENDERS = {
   6: { pod: 'fd00:244:1::14', outside: 'fd00:77::9', node: 'fd00:77::2' },
 } as const;
 
+const LOOPBACK = { IPv4: '127.0.0.1', IPv6: '::1' } as const;
+
 interface Flow {
   readonly from: 'pod' | 'outside' | 'node';
   readonly dst: string;
   readonly dport: number;
+}
+
+interface KnownFlow {
+  readonly flow: Flow;
+  readonly src: string;
+  readonly outcome: string;
 }
 
 /** The interface by which somebody's packets come in. */
@@ -35,19 +45,21 @@ const INTERFACE = { pod: 'cni0', outside: 'eth0', node: '' } as const;
 export class FlowTable implements Flows {
   readonly #kernel: KernelExec;
   /** What became of the first packet of a flow, by the flow's text; refused packets leave nothing behind. */
-  readonly #flows = new Map<string, { readonly flow: Flow; readonly outcome: string }>();
+  readonly #flows = new Map<string, KnownFlow>();
 
   constructor(kernel: KernelExec) {
     this.#kernel = kernel;
   }
 
   forget(portals: readonly MovedPortal[]): void {
-    for (const [key, { flow }] of this.#flows) {
-      const isForgotten = portals.some(
-        ({ family, address, port }) =>
-          family === familyOf(flow.dst) && port === flow.dport && (address ?? flow.dst) === flow.dst,
-      );
-      if (isForgotten) this.#flows.delete(key);
+    for (const family of ['IPv4', 'IPv6'] as const) {
+      const moved = portals.filter((portal) => portal.family === family && portal.protocol === 'UDP');
+      const stale = new StaleFlows(moved);
+      const listenAddress = moved[0]?.surroundings.listenAddress ?? LOOPBACK[family];
+      for (const [key, known] of this.#flows) {
+        if (familyOf(known.flow.dst) !== family) continue;
+        if (stale.judge(trackedFlow(known, listenAddress)) === 'stale') this.#flows.delete(key);
+      }
     }
   }
 
@@ -69,16 +81,31 @@ export class FlowTable implements Flows {
       const key = `${flow.from} -> ${flow.dst} port ${flow.dport}`;
       const outcome = outcomeOf(flow, tracers[isIP(flow.dst) as 4 | 6], nodeAddresses);
       const known = this.#flows.get(key);
-      if (known !== undefined) {
+      // From another address it is another flow.
+      if (known?.src === sourceOf(flow, nodeAddresses)) {
         // A refusal is for new flows: who has found somebody there before the Service came keeps him until it has endpoints.
         const isLetAlone = known.outcome === 'left alone' && outcome === 'refused';
         const isStale = known.outcome !== outcome && !isLetAlone;
         return isStale ? [`${key}: ${known.outcome}, a new flow: ${outcome}`] : [];
       }
-      if (outcome !== 'refused') this.#flows.set(key, { flow, outcome });
+      if (outcome !== 'refused') this.#flows.set(key, { flow, src: sourceOf(flow, nodeAddresses), outcome });
       return [];
     });
   }
+}
+
+/** As conntrack has it. */
+function trackedFlow({ flow: { dst, dport }, src, outcome }: KnownFlow, listenAddress: string): TrackedFlow {
+  const proxyPort = /^to proxy port (\d+)$/.exec(outcome)?.[1];
+  return {
+    source: src,
+    sourcePort: 40_000,
+    destination: dst,
+    destinationPort: dport,
+    ...(proxyPort === undefined
+      ? { replySource: dst, replySourcePort: dport }
+      : { replySource: listenAddress, replySourcePort: Number(proxyPort) }),
+  };
 }
 
 function familyOf(address: string): 'IPv4' | 'IPv6' {
@@ -105,10 +132,13 @@ function outcomeOf(
   nodeAddresses: readonly string[],
 ): string {
   const isDstLocal = nodeAddresses.includes(dst);
-  const family = tracer.tables.family;
-  const src = from === 'node' && isDstLocal ? dst : SENDERS[family][from];
+  const src = sourceOf({ from, dst, dport }, nodeAddresses);
   const packet = makePacket({ src, dst, dport, protocol: 'udp', isDstLocal, inInterface: INTERFACE[from] });
   const { verdict, redirectedTo } = tracer.trace(from === 'node' ? 'output' : 'prerouting', packet);
   if (verdict !== 'none' && verdict !== 'accept') return 'refused';
   return redirectedTo === undefined ? 'left alone' : `to proxy port ${redirectedTo}`;
+}
+
+function sourceOf({ from, dst }: Flow, nodeAddresses: readonly string[]): string {
+  return from === 'node' && nodeAddresses.includes(dst) ? dst : SENDERS[isIP(dst) as 4 | 6][from];
 }

@@ -24,13 +24,13 @@ import { FakeClock } from './fake-clock.ts';
 import { KernelExec } from './fake-exec.ts';
 import { FakeListenerEngine } from './fake-listener-engine.ts';
 import { FakeSessions } from './fake-sessions.ts';
-import { FakeObserver, FakePortStore, type Journal } from './fake-sync.ts';
+import { FakeObserver, FakeOwnership, FakePortStore, type Journal } from './fake-sync.ts';
 import { NetfilterTables } from './netfilter-tables.ts';
 import type { ClusterState } from './random-cluster.ts';
 import { FlowTable } from './random-edits-flows.ts';
 import { Random } from './random.ts';
 import { RecordingLogger } from './recording-logger.ts';
-import { dnatTo, firstLoadOf } from './rule-fixture.ts';
+import { dnatTo, firstLoadOf, withoutWrites } from './rule-fixture.ts';
 import { makeForwarderOptions } from './forwarder-options.ts';
 
 export const GRACE_PERIOD_MS = 1000;
@@ -102,8 +102,11 @@ export class MemoryProxy {
       logger,
       backends: this.forwarder,
       listeners: this.listeners,
-      rules: IP_FAMILIES.map((family) => new RuleInstaller(new Iptables(family, this.#exec), { generation: () => 1 })),
+      rules: IP_FAMILIES.map(
+        (family) => new RuleInstaller(new Iptables(family, this.#exec), { generation: () => 1 }),
+      ),
       flows: this.flows,
+      ownership: new FakeOwnership(),
       portStore: this.portStore,
       observer: this.observer,
       healthChecks: this.health,
@@ -268,5 +271,5 @@ export class MemoryProxy {
 }
 
 function savedOf(tables: NetfilterTables): string {
-  return ['nat', 'filter'].map((table) => tables.save(table)).join('');
+  return withoutWrites(['nat', 'filter'].map((table) => tables.save(table)).join(''));
 }

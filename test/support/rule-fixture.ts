@@ -8,6 +8,7 @@ import { KernelTable } from '../../src/iptables/kernel-table.ts';
 import type { Diversion } from '../../src/iptables/portal-rules.ts';
 import { renderFullUpdate } from '../../src/iptables/render.ts';
 import type { RuleSet } from '../../src/iptables/rule.ts';
+import { renderTableText } from '../../src/iptables/table-text.ts';
 import { type GuardedPort, buildRuleSet } from '../../src/iptables/ruleset.ts';
 import { IP_FAMILIES, type IpFamily } from '../../src/model/address.ts';
 import { type Cidr, parseCidr } from '../../src/model/cidr.ts';
@@ -110,9 +111,21 @@ export function ruleSetOf(
   return buildRuleSet(family, { capture: desired.capture, ...proxyPortsOf(desired), diversion });
 }
 
+/** What iptables-save printed, without the number of the write in the canaries: the same rules are the same text. */
+export function withoutWrites(saved: string): string {
+  return saved.replaceAll(/("generation \d+), write \d+"/g, '$1"');
+}
+
 /** What a first start would load for one family: both tables in full. */
 export function firstLoadOf(rules: RuleSet): string {
   return (['nat', 'filter'] as const)
-    .map((table) => renderFullUpdate({ table, family: rules.family }, rules[table], KernelTable.empty).text)
+    .map(
+      (table) =>
+        renderFullUpdate(
+          { table, stamp: { generation: 1, write: 1 } },
+          renderTableText(rules[table], rules.family),
+          KernelTable.empty,
+        ).text,
+    )
     .join('');
 }

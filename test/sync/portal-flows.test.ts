@@ -1,5 +1,6 @@
-/** Of which UDP portals conntrack is to forget the flows, from one set of rules to the next. */
+/** Of which portals conntrack is to forget the flows, from one set of rules to the next. */
 import { describe, expect, test } from 'vitest';
+import type { MovedPortal } from '../../src/conntrack/moved-portal.ts';
 import type { ListenerKey, Portal, PortalTarget } from '../../src/desired/portal.ts';
 import type { IpAddress } from '../../src/model/address.ts';
 import type { Cidr } from '../../src/model/cidr.ts';
@@ -39,12 +40,20 @@ interface State {
   readonly ports?: ReadonlyMap<ListenerKey, number>;
 }
 
+const AROUND: Surroundings = {
+  diversion: { kind: 'redirect' },
+  podSources: [],
+  nodePortRanges: [],
+  localhostNodePorts: true,
+  localAddresses: [],
+};
+
 /** What is to be forgotten when the second follows the first, as `10.96.0.10 53`. */
 function movedBetween(first: State, second: State): readonly string[] {
   const flows = new PortalFlows();
-  flows.moved(first.portals, first.ports ?? PORTS);
+  flows.moved(first.portals, first.ports ?? PORTS, AROUND);
   return flows
-    .moved(second.portals, second.ports ?? PORTS)
+    .moved(second.portals, second.ports ?? PORTS, AROUND)
     .map(({ address, port }) => `${address ?? 'node'} ${port}`);
 }
 
@@ -58,6 +67,12 @@ describe('flows are forgotten', () => {
       first: NONE,
       second: { portals: [clusterIP(TO_CLUSTER)] },
       moved: ['10.96.0.10 53'],
+    },
+    {
+      name: 'when another comes: only of that one',
+      first: { portals: [clusterIP(TO_CLUSTER)] },
+      second: { portals: [clusterIP(TO_CLUSTER), { ...nodePort(SPLIT), protocol: 'TCP' }] },
+      moved: ['node 30053'],
     },
     {
       name: 'when it goes',
@@ -160,19 +175,9 @@ describe('flows are forgotten', () => {
       second: { portals: [clusterIP(TO_CLUSTER), nodePort(SPLIT), loadBalancerIP('203.0.113.0/24')] },
     },
     {
-      name: 'of a portal beside another that comes',
-      first: { portals: [clusterIP(TO_CLUSTER)] },
-      second: { portals: [clusterIP(TO_CLUSTER), { ...nodePort(SPLIT), protocol: 'TCP' }] },
-    },
-    {
       name: 'when nobody was let in before and nobody is now',
       first: { portals: [clusterIP({ kind: 'drop' })] },
       second: { portals: [clusterIP({ kind: 'reject' })] },
-    },
-    {
-      name: 'of TCP: connections live on',
-      first: { portals: [{ ...clusterIP(TO_CLUSTER), protocol: 'TCP' }] },
-      second: { portals: [{ ...clusterIP(TO_LOCAL), protocol: 'TCP' }] },
     },
   ])('but not $name', ({ first, second }) => {
     expect(movedBetween(first, second)).toEqual([]);
@@ -181,7 +186,8 @@ describe('flows are forgotten', () => {
   describe('at addresses of the node', () => {
     const NODE = ['127.0.0.1', '192.168.77.2', '::1', 'fd00:77::2'];
     const surroundings = (localAddresses: readonly string[], ranges: readonly Cidr[] = []): Surroundings => ({
-      podSources: [],
+      ...AROUND,
+      diversion: { kind: 'dnat', address: '169.254.77.1' },
       nodePortRanges: ranges,
       localAddresses,
     });
@@ -198,20 +204,32 @@ describe('flows are forgotten', () => {
     };
 
     test.each<{ name: string; second: readonly string[]; moved: readonly string[] }>([
-      {
-        name: 'that comes, those to its NodePorts, and to no other address: they go on',
-        second: [...NODE, '192.168.78.2'],
-        moved: ['192.168.78.2 30053'],
-      },
-      {
-        name: 'that goes, those to its NodePorts',
-        second: ['127.0.0.1', '::1', 'fd00:77::2'],
-        moved: ['192.168.77.2 30053'],
-      },
-      { name: 'of the other family, none', second: [...NODE, 'fd00:78::2'], moved: [] },
-      { name: 'in another order, none', second: NODE.toReversed(), moved: [] },
+      { name: 'that come', second: [...NODE, '192.168.78.2'], moved: ['node 30053'] },
+      { name: 'that go', second: ['127.0.0.1', '::1', 'fd00:77::2'], moved: ['node 30053'] },
+      { name: 'of the other family: none', second: [...NODE, 'fd00:78::2'], moved: [] },
+      { name: 'in another order: none', second: NODE.toReversed(), moved: [] },
     ])('$name', ({ second, moved }) => {
       expect(movedAt([nodePort(SPLIT)], NODE, second)).toEqual(moved);
+    });
+
+    test('are told with those that the node has and has no more', () => {
+      const flows = new PortalFlows();
+      flows.moved([nodePort(SPLIT)], PORTS, surroundings(['10.0.0.1', '10.0.0.2']));
+      const [moved] = flows.moved([nodePort(SPLIT)], PORTS, surroundings(['10.0.0.2', '10.0.0.3']));
+      expect(moved?.surroundings.localAddresses).toEqual(new Set(['10.0.0.2', '10.0.0.3']));
+      expect(moved?.surroundings.goneAddresses).toEqual(new Set(['10.0.0.1']));
+    });
+
+    test('that go concern every UDP portal that REDIRECT leads to them, and no TCP', () => {
+      const portals = [
+        clusterIP(TO_CLUSTER),
+        { ...clusterIP(TO_CLUSTER, '10.96.0.11'), protocol: 'TCP' as const },
+      ];
+      const flows = new PortalFlows();
+      const redirected = (localAddresses: readonly string[]): Surroundings => ({ ...AROUND, localAddresses });
+      flows.moved(portals, PORTS, redirected(NODE));
+      expect(flows.moved(portals, PORTS, redirected([...NODE, '192.168.78.2']))).toEqual([]);
+      expect(flows.moved(portals, PORTS, redirected(NODE))).toMatchObject([{ address: '10.96.0.10' }]);
     });
 
     test('say nothing about portals that are addresses themselves', () => {
@@ -240,9 +258,8 @@ describe('flows are forgotten', () => {
     const flows = new PortalFlows();
     const portals = [nodePort(SPLIT), clusterIP(TO_CLUSTER)];
     const byRange = (text: string): Surroundings => ({
+      ...AROUND,
       podSources: cidrs(text).map((cidr) => ({ kind: 'cidr', cidr })),
-      nodePortRanges: [],
-      localAddresses: [],
     });
     flows.moved(portals, PORTS, byRange('10.244.1.0/24'));
     expect(flows.moved(portals, PORTS, byRange('10.244.2.0/24'))).toMatchObject([
@@ -252,48 +269,85 @@ describe('flows are forgotten', () => {
 
   test('also of a portal that goes, once nothing is known of them', () => {
     const flows = new PortalFlows();
-    flows.moved([clusterIP(TO_CLUSTER)], PORTS);
+    flows.moved([clusterIP(TO_CLUSTER)], PORTS, AROUND);
     flows.reset();
-    expect(flows.moved([], PORTS)).toMatchObject([{ address: '10.96.0.10', port: 53 }]);
+    expect(flows.moved([], PORTS, AROUND)).toMatchObject([{ address: '10.96.0.10', port: 53 }]);
   });
 
   test('again once somebody else had changed the rules: those that went past us', () => {
     const flows = new PortalFlows();
-    flows.moved([clusterIP(TO_CLUSTER)], PORTS);
+    flows.moved([clusterIP(TO_CLUSTER)], PORTS, AROUND);
     flows.reset();
-    expect(flows.moved([clusterIP(TO_CLUSTER)], PORTS)).toEqual([
-      { family: 'IPv4', address: '10.96.0.10', port: 53, stalePorts: [53] },
+    expect(flows.moved([clusterIP(TO_CLUSTER)], PORTS, AROUND)).toMatchObject([
+      { family: 'IPv4', protocol: 'UDP', address: '10.96.0.10', port: 53, isDoubtful: true },
     ]);
   });
 });
 
-describe('of a portal that is diverted', () => {
-  const second = (portal: Portal, first: readonly Portal[], ports = PORTS): unknown => {
+describe('of a portal that has moved it is told', () => {
+  const told = (
+    first: readonly Portal[],
+    second: readonly Portal[],
+    ports = PORTS,
+    around: Surroundings = AROUND,
+  ): readonly MovedPortal[] => {
     const flows = new PortalFlows();
-    flows.moved(first, PORTS);
-    return flows.moved([portal], ports).map(({ stalePorts }) => stalePorts);
+    flows.moved(first, PORTS, around);
+    return flows.moved(second, ports, around);
   };
 
-  test('all flows are forgotten at the first pass, when nobody knows what was before', () => {
-    expect(new PortalFlows().moved([clusterIP(TO_CLUSTER)], PORTS)).toMatchObject([
-      { stalePorts: undefined },
+  test('where it leads and where it led', () => {
+    expect(told([clusterIP(TO_CLUSTER)], [clusterIP(TO_CLUSTER)], ON_ANOTHER_PORT)).toMatchObject([
+      { route: { insidePort: 20_009, outsidePort: 20_009 }, formerPorts: [20_001, 20_001] },
     ]);
   });
 
-  test('those that were never diverted are, when it is new', () => {
-    expect(second(clusterIP(TO_CLUSTER), [])).toEqual([[53]]);
-  });
-
-  test('those to its former port are too, when it has another', () => {
-    expect(second(clusterIP(TO_CLUSTER), [clusterIP(TO_CLUSTER)], ON_ANOTHER_PORT)).toEqual([
-      [53, PORTS.get(CLUSTER)],
+  test('that it leads nowhere any more', () => {
+    expect(told([clusterIP(TO_LOCAL)], [])).toMatchObject([
+      { route: undefined, formerPorts: [20_002, 20_002] },
     ]);
   });
 
-  test('all are, when it is for other senders', () => {
-    expect(second(loadBalancerIP('10.0.0.0/8'), [loadBalancerIP()])).toEqual([undefined]);
-    expect(
-      second(nodePort({ kind: 'split', inside: CLUSTER, outside: LOCAL }), [nodePort(TO_CLUSTER)]),
-    ).toEqual([undefined]);
+  test('who is let in, and who is led where', () => {
+    expect(told([], [loadBalancerIP('10.0.0.0/8')])).toMatchObject([
+      { route: { allowedSources: cidrs('10.0.0.0/8') } },
+    ]);
+    expect(told([], [nodePort(SPLIT), nodePort(SPLIT_WITH_NOBODY, '127.0.0.1')])).toMatchObject([
+      { route: { insidePort: 20_001, outsidePort: 20_002 } },
+      { route: { insidePort: 20_001, outsidePort: undefined } },
+    ]);
+  });
+
+  test('whether more than ports is different, or nobody knows what was before', () => {
+    const doubts = (moved: readonly MovedPortal[]): readonly boolean[] =>
+      moved.map(({ isDoubtful }) => isDoubtful);
+    expect(doubts(new PortalFlows().moved([clusterIP(TO_CLUSTER)], PORTS, AROUND))).toEqual([true]);
+    expect(doubts(told([nodePort(TO_CLUSTER)], [nodePort(SPLIT)]))).toEqual([true]);
+    expect(doubts(told([nodePort(SPLIT)], [nodePort(SPLIT)], ON_ANOTHER_PORT))).toEqual([false]);
+  });
+
+  test('which addresses have another portal on a NodePort’s number', () => {
+    const external: Portal = { ...loadBalancerIP(), port: 30_053 };
+    const other: Portal = { ...loadBalancerIP(), port: 30_054 };
+    expect(told([external, other], [external, other, nodePort(TO_CLUSTER)])).toMatchObject([
+      { address: undefined, takenAddresses: new Set(['198.51.100.7']) },
+    ]);
+  });
+
+  test('nothing of a NodePort at an address that has another portal on its number', () => {
+    const external: Portal = { ...loadBalancerIP(), port: 30_053 };
+    expect(told([external], [external, nodePort(TO_LOCAL, '198.51.100.7')])).toEqual([]);
+  });
+
+  test('the address that DNAT leads to', () => {
+    const diversion = { kind: 'dnat', address: '169.254.77.1' } as const;
+    expect(told([], [clusterIP(TO_CLUSTER)], PORTS, { ...AROUND, diversion })).toMatchObject([
+      { surroundings: { listenAddress: '169.254.77.1' } },
+    ]);
+  });
+
+  test('of TCP as of UDP', () => {
+    const tcp: Portal = { ...clusterIP(TO_CLUSTER), protocol: 'TCP' };
+    expect(told([], [tcp])).toMatchObject([{ protocol: 'TCP', address: '10.96.0.10' }]);
   });
 });

@@ -12,6 +12,7 @@ import {
   FakeHealthChecks,
   FakeListeners,
   FakeObserver,
+  FakeOwnership,
   FakePortStore,
   FakeRules,
   type Journal,
@@ -42,6 +43,7 @@ export class ProxierFixture<Rules extends FamilyRules = FakeRules> {
   readonly portStore: FakePortStore;
   readonly observer: FakeObserver;
   readonly healthChecks: FakeHealthChecks;
+  readonly ownership = new FakeOwnership();
   readonly rules: readonly Rules[];
   readonly proxier: Proxier;
   addresses: NodeAddresses = nodeWith('192.168.77.2');
@@ -65,6 +67,7 @@ export class ProxierFixture<Rules extends FamilyRules = FakeRules> {
       listeners: this.listeners,
       rules,
       flows: new FakeFlows(journal),
+      ownership: this.ownership,
       portStore: this.portStore,
       observer: this.observer,
       healthChecks: this.healthChecks,

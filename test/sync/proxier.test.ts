@@ -135,13 +135,13 @@ describe('the order of its steps', () => {
     const fixture = makeFixture();
     await fixture.apply(ONLY_WEB);
     expect(fixture.news().filter((line) => line.startsWith('verify'))).toEqual([]);
-    rulesOf(fixture).isChanged = true;
+    rulesOf(fixture).change = 'jump';
 
     await fixture.proxier.sync({ isPeriodic: true });
 
     expect(fixture.news().slice(0, 3)).toEqual(['sync started', 'verify IPv4', 'install IPv4 nat+filter']);
-    expect(fixture.observer.resyncs).toEqual(['start', 'foreign_change']);
-    expect(fixture.logger.at('warn').map(({ fields }) => fields)).toEqual([{ family: 'IPv4' }]);
+    expect(fixture.observer.resyncs).toEqual(['start', 'jump']);
+    expect(fixture.logger.at('warn').map(({ fields }) => fields)).toEqual([{ family: 'IPv4', change: 'jump' }]);
   });
 });
 
@@ -152,7 +152,7 @@ describe('an endpoint change', () => {
     readonly kernel: KernelExec;
   } {
     const kernel = new KernelExec();
-    return { fixture: new ProxierFixture([new RuleInstaller(new Iptables('IPv4', kernel.exec))]), kernel };
+    return { fixture: new ProxierFixture([new RuleInstaller(new Iptables('IPv4', kernel.exec), { generation: () => 1 })]), kernel };
   }
 
   test('runs no program and writes no rule, and tells so', async () => {
@@ -624,7 +624,7 @@ describe('the UDP flows of a portal', () => {
     const fixture = makeFixture();
     await fixture.apply(makeSnapshot([dns, makeEndpoints(1)]));
     fixture.news();
-    rulesOf(fixture).isChanged = true;
+    rulesOf(fixture).change = 'jump';
     await fixture.proxier.sync({ isPeriodic: true });
     expect(forgets(fixture)).toEqual(['forget flows to IPv4 10.96.0.10 port 80']);
   });

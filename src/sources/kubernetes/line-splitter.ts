@@ -1,6 +1,7 @@
 /**
  * Cuts a stream of bytes into lines. A character of several bytes may come in two chunks: bytes become text only
- * when a line is whole. What is remembered between two chunks is bounded. Pure.
+ * when a line is whole. What is remembered between two chunks is bounded, however small they are: a buffer of at most
+ * twice the line, never the chunks themselves. Pure.
  */
 import { ApiError } from './api-error.ts';
 
@@ -8,10 +9,13 @@ import { ApiError } from './api-error.ts';
 export const MAX_LINE_BYTES = 64 * 1024 * 1024;
 
 const LINE_FEED = 0x0a;
+/** Kept from line to line; a larger buffer is let go when its line is whole. */
+const KEPT_BYTES = 64 * 1024;
 
 export class LineSplitter {
   readonly #maxBytes: number;
-  #parts: Uint8Array[] = [];
+  /** Its first `#size` bytes are those of a line whose end has not come yet. */
+  #pending = Buffer.alloc(0);
   #size = 0;
 
   constructor(options: { readonly maxBytes: number } = { maxBytes: MAX_LINE_BYTES }) {
@@ -35,20 +39,26 @@ export class LineSplitter {
   }
 
   #keep(part: Uint8Array): void {
-    this.#size += part.length;
-    if (this.#size > this.#maxBytes) {
+    const size = this.#size + part.length;
+    if (size > this.#maxBytes) {
       throw new ApiError('ERR_API_RESPONSE', `a line of a watch is longer than ${this.#maxBytes} bytes`);
     }
-    this.#parts.push(part);
+    if (size > this.#pending.length) {
+      const larger = Buffer.allocUnsafe(Math.max(size, 2 * this.#pending.length));
+      this.#pending.copy(larger, 0, 0, this.#size);
+      this.#pending = larger;
+    }
+    this.#pending.set(part, this.#size);
+    this.#size = size;
   }
 
   #complete(last: Uint8Array): string {
-    if (this.#size === 0) return textOf(last);
+    if (this.#size === 0 && last.length <= this.#maxBytes) return textOf(last);
     this.#keep(last);
-    const line = Buffer.concat(this.#parts, this.#size);
-    this.#parts = [];
+    const line = textOf(this.#pending.subarray(0, this.#size));
+    if (this.#pending.length > KEPT_BYTES) this.#pending = Buffer.alloc(0);
     this.#size = 0;
-    return textOf(line);
+    return line;
   }
 }
 

@@ -6,6 +6,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { V1Node, V1Service } from '@kubernetes/client-node';
 import { type Problem, problemKey } from '../../errors.ts';
 import { compareText } from '../../model/endpoint.ts';
+import { shortName } from '../../model/object.ts';
 import { servicePortsFromService } from '../../model/service-port.ts';
 import type { SourceObjects } from '../../model/snapshot.ts';
 import type { DecodedManifest, DecodedObject } from './decode.ts';
@@ -121,7 +122,7 @@ function firstOfEach<T>(kind: string, all: readonly DecodedObject<T>[], problems
     else {
       problems.push({
         code: 'ERR_MANIFEST_DUPLICATE',
-        object: `${decoded.where} (${kind} ${decoded.key})`,
+        object: `${decoded.where} (${kind} ${shortName(decoded.key)})`,
         field: 'metadata.name',
         message: `stands already in ${first.where}; that one is used`,
       });

@@ -4,7 +4,7 @@
  */
 import type { Problem } from '../../errors.ts';
 import { SERVICE_NAME_LABEL, serviceOfSlice } from '../../model/endpoint.ts';
-import { namespacedNameText, objectText } from '../../model/object.ts';
+import { namespacedNameText, objectText, shortName } from '../../model/object.ts';
 import type { SourceObjects } from '../../model/snapshot.ts';
 
 /** Harmless, and kept for when the Service appears; worth a word. */
@@ -22,7 +22,7 @@ export function orphanSlices({ services, endpointSlices }: SourceObjects): reado
         code: 'ERR_ENDPOINTSLICE_ORPHAN' as const,
         object: objectText('EndpointSlice', slice.metadata?.namespace ?? '', slice.metadata?.name ?? ''),
         field: `metadata.labels[${SERVICE_NAME_LABEL}]`,
-        message: `there is no Service ${service}`,
+        message: `there is no Service ${shortName(service)}`,
       },
     ];
   });

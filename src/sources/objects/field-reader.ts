@@ -47,11 +47,13 @@ export function listOf(item: Check): Check {
   };
 }
 
-/** A map with any keys (labels, annotations, selectors). */
+/** A map with any keys (labels, annotations, selectors). Of a key no API server would take the beginning names it. */
 export function mapOf(item: Check): Check {
   return (value, path, report) => {
     if (!isJsonMap(value)) return report(path, `must be a map, got ${valueText(value)}`);
-    for (const [key, element] of Object.entries(value)) item(element, `${path}[${key}]`, report);
+    for (const [key, element] of Object.entries(value)) {
+      item(element, `${path}[${key.length > 320 ? `${key.slice(0, 320)}…` : key}]`, report);
+    }
   };
 }
 

@@ -84,9 +84,9 @@ describe.skipIf(canMakeNamespaces() !== undefined)('the command', () => {
       expect(first).toMatchObject({ exitCode: 0, stdout: '' });
       expect(await ours()).toEqual([]);
       expect((await saved()).filter((line) => before.includes(line))).toEqual(before);
-      expect(await lab.node.exec(['test', '-e', join(stateDir, 'ports.json')])).toMatchObject({
-        exitCode: 1,
-      });
+      for (const file of ['ports.json', 'affinity.json']) {
+        expect(await lab.node.exec(['test', '-e', join(stateDir, file)])).toMatchObject({ exitCode: 1 });
+      }
       const second = await run(['--cleanup', '--state-dir', stateDir]);
       expect(second).toMatchObject({ exitCode: 0 });
       await foreign('-F', 'FOREIGN');

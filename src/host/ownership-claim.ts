@@ -1,0 +1,55 @@
+/** One attempt to get the socket of the owner, in dialogue with whoever has it. Decides what a silence means. */
+import type { Clock } from '../clock.ts';
+import type { OwnershipNetwork } from './ownership-network.ts';
+import type { OwnershipPeer } from './ownership-peer.ts';
+import type { OpenPort } from './ownership-protocol.ts';
+
+/** Between two tries while the socket is on its way from one instance to another. */
+const RETRY_MS = 100;
+
+export interface Claim {
+  /** `takeover` asks the owner to yield; `standby` only takes what nobody has. */
+  readonly intent: 'takeover' | 'standby';
+  /** Nothing is taken before. */
+  readonly patienceMs: number;
+  readonly answerTimeoutMs: number;
+  /** Told to whoever we stand by for. */
+  readonly openPorts: () => readonly OpenPort[];
+  /** It is void: somebody has decided otherwise meanwhile. */
+  readonly isVoid: () => boolean;
+}
+
+export type Claimed =
+  | { readonly kind: 'bound' | 'void' }
+  /** There is an owner, and it waits for its end. */
+  | { readonly kind: 'waiting'; readonly peer: OwnershipPeer }
+  /** Somebody has the socket and does not yield it. */
+  | { readonly kind: 'unheard'; readonly peer: OwnershipPeer | undefined };
+
+/** Rejects with the system error when the socket cannot be bound at all. */
+export async function claimSocket(
+  { clock, network }: { readonly clock: Clock; readonly network: OwnershipNetwork },
+  { intent, patienceMs, answerTimeoutMs, openPorts, isVoid }: Claim,
+): Promise<Claimed> {
+  const startedAt = clock.now();
+  while (!isVoid()) {
+    const elapsedMs = clock.now() - startedAt;
+    const isBound = elapsedMs >= patienceMs && (await network.bind());
+    if (isBound && !isVoid()) return { kind: 'bound' };
+    if (isVoid()) break;
+    const asked = await network.ask(
+      intent === 'takeover' ? { type: intent } : { type: intent, ports: openPorts() },
+      answerTimeoutMs,
+    );
+    if (isVoid()) break;
+    if (intent === 'standby' && (asked.kind === 'accepted' || asked.kind === 'silent')) {
+      return { kind: 'waiting', peer: asked.peer };
+    }
+    if (intent === 'takeover' && asked.kind === 'silent') return { kind: 'unheard', peer: asked.peer };
+    // Somebody who takes connections and ends them, or takes none.
+    const isHopeless = intent === 'takeover' && elapsedMs > answerTimeoutMs;
+    if (asked.kind === 'gone' && isHopeless) return { kind: 'unheard', peer: undefined };
+    if (asked.kind === 'gone') await network.pause(RETRY_MS);
+  }
+  return { kind: 'void' };
+}

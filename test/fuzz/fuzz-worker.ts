@@ -1,0 +1,56 @@
+/**
+ * The thread in which inputs are taken in, so that one that never ends or eats all memory can be ended from outside, by
+ * its number. Its heap is looked at after full collections: what stays from input to input is a leak.
+ */
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { parentPort, workerData } from 'node:worker_threads';
+import type { FuzzReport, FuzzTask } from './fuzz-run.ts';
+import { randomOfInput } from './fuzz-target.ts';
+import { manifestTarget } from './manifest-target.ts';
+import { watchTarget } from './watch-target.ts';
+
+const REPORTS = 20;
+const LOOK_EVERY = 64;
+
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc') as () => void;
+
+function heapUsed(): number {
+  collectGarbage();
+  const { heapUsed: used, external } = process.memoryUsage();
+  return used + external;
+}
+
+async function runAll({ name, seed, first, inputs, current }: FuzzTask): Promise<void> {
+  const target = [manifestTarget, watchTarget].find((one) => one.name === name);
+  if (target === undefined || parentPort === null) throw new Error(`no target ${name}`);
+  const progress = new Int32Array(current);
+  const startedAt = performance.now();
+  let slowestMs = 0;
+  let slowest = first;
+  const report = (done: number, fault?: string): void => {
+    const elapsedMs = performance.now() - startedAt;
+    const message: FuzzReport = { done, elapsedMs, slowestMs, slowest, heapBytes: heapUsed(), fault };
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- threads have no origin
+    parentPort?.postMessage(message);
+  };
+  const step = Math.max(1, Math.floor(inputs / REPORTS));
+  for (let index = first; index < first + inputs; index += 1) {
+    Atomics.store(progress, 0, index);
+    const before = performance.now();
+    try {
+      await target.run(randomOfInput(seed, index));
+    } catch (error) {
+      report(index - first, `${error instanceof Error ? error.stack : String(error)}`);
+      return;
+    }
+    const tookMs = performance.now() - before;
+    if (tookMs > slowestMs) [slowestMs, slowest] = [tookMs, index];
+    // Promises alone never leave the turn, and timers and messages would wait for ever.
+    if (index % LOOK_EVERY === 0) await new Promise((resolve) => void setTimeout(resolve));
+    if ((index - first + 1) % step === 0) report(index - first + 1);
+  }
+}
+
+await runAll(workerData as FuzzTask);
