@@ -6,7 +6,7 @@
 import { accountFor, type AccountedFailure, type Accounting } from '../test/support/load-accounting.ts';
 import { type KilledBackendFigures, runKilledBackend } from '../test/support/load-killed-backend.ts';
 import { type BenchOutcome, runBenchCommand } from './support/bench-command.ts';
-import { renderCounts, renderRequests, seconds, withoutLists } from './support/load-report.ts';
+import { renderCounts, renderRequests, round, seconds, withoutLists } from './support/load-report.ts';
 
 const VARIANTS = [
   { option: 'endpoint-stays', name: 'endpoint stays', removesEndpoint: false },
@@ -30,6 +30,7 @@ function renderRun({ name, figures, accounting }: Run): readonly string[] {
     `  dials: ${renderCounts(dials)}; connections that reached no backend: ${renderCounts(refused)}; ` +
       `ejections: ${ejections}`,
     `  failed requests: ${renderCounts(countPlights(accounting.accounted))}; ` +
+      `heard of at most ${round(lastHeardMs(accounting.accounted))} ms after the kill; ` +
       `without an account: ${accounting.unaccounted.length}`,
     '  kills, with what each backend had open, and the failed requests that were on it',
     ...kills.flatMap((kill, index) => [
@@ -48,6 +49,10 @@ function renderRun({ name, figures, accounting }: Run): readonly string[] {
     ),
     '',
   ];
+}
+
+function lastHeardMs(accounted: readonly AccountedFailure[]): number {
+  return accounted.reduce((latest, { failure, crash }) => Math.max(latest, failure.endMs - crash.atMs), 0);
 }
 
 function countPlights(accounted: readonly AccountedFailure[]): Readonly<Record<string, number>> {

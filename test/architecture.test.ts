@@ -59,8 +59,13 @@ const ROOMS: Readonly<Record<string, Room>> = {
   },
   iptables: {
     imports: ['desired types', 'model', 'host types'],
-    outside: ['node:crypto in dispatch.ts', 'node:timers/promises in usable-iptables.ts'],
+    outside: [
+      'node:crypto in dispatch.ts',
+      'node:crypto in kernel-table.ts',
+      'node:timers/promises in usable-iptables.ts',
+    ],
   },
+  conntrack: { imports: ['model', 'host types'], outside: [] },
   balancer: { imports: ['model types'], outside: [] },
   'engine/engine.ts': { imports: [], outside: [] },
   'engine/node': {
@@ -68,10 +73,11 @@ const ROOMS: Readonly<Record<string, Room>> = {
     outside: ['node:dgram', 'node:net', 'node:timers/promises'],
   },
   proxy: { imports: ['balancer', 'engine/engine.ts types', 'model'], outside: [] },
-  sync: { imports: ['desired', 'iptables', 'model', 'proxy types'], outside: [] },
+  sync: { imports: ['conntrack types', 'desired', 'iptables', 'model', 'proxy types'], outside: [] },
   health: { imports: ['model'], outside: [] },
   observe: {
     imports: [
+      'conntrack/reconciler.ts types',
       'engine/engine.ts types',
       'health',
       'model',

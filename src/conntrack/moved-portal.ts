@@ -19,8 +19,8 @@ export interface PortalRoute {
 
 /** What decides about a flow beside its portal; one object for all portals of a pass. */
 export interface FlowSurroundings {
-  /** The address that DNAT leads to; undefined: REDIRECT, to an address of the node. */
-  readonly listenAddress: string | undefined;
+  /** Where listeners are and packets are led: the one that DNAT names, or those that REDIRECT can choose. */
+  readonly listenAddresses: ReadonlySet<string>;
   /** Of the node, both families. */
   readonly localAddresses: ReadonlySet<string>;
   /** Those that it had before and has no more. */
@@ -120,8 +120,7 @@ function portsFor(
   return hasPodInterfaces ? [insidePort, outsidePort] : [outsidePort];
 }
 
-function isListenAddress(address: string, { listenAddress, localAddresses }: FlowSurroundings): boolean {
-  if (listenAddress !== undefined) return address === listenAddress;
-  // For its own packets REDIRECT takes a loopback address; link-local ones are not among those that we are told of.
-  return localAddresses.has(address) || /^(?:127\.|::1$|fe80:)/.test(address);
+/** An interface without another has a link-local address of IPv6, of which we are not told; REDIRECT takes it. */
+function isListenAddress(address: string, { listenAddresses }: FlowSurroundings): boolean {
+  return listenAddresses.has(address) || address.startsWith('fe80:');
 }

@@ -84,10 +84,8 @@ function selectGroup({
   replySource,
   replySourcePort,
 }: Flow): readonly string[] {
-  return [
-    ...['--orig-dst', destination, '--orig-port-dst', String(destinationPort)],
-    ...['--reply-src', replySource, '--reply-port-src', String(replySourcePort)],
-  ];
+  const origin = ['--orig-dst', destination, '--orig-port-dst', String(destinationPort)];
+  return [...origin, '--reply-src', replySource, '--reply-port-src', String(replySourcePort)];
 }
 
 function selectClient({ source, sourcePort }: Flow): readonly string[] {

@@ -1,7 +1,6 @@
 /** What the kernel says of itself. */
 import { existsSync, readFileSync } from 'node:fs';
 import { cpus, hostname } from 'node:os';
-import type { IpFamily } from '../model/address.ts';
 
 const DEFAULT_OPEN_FILES = 1024;
 
@@ -38,7 +37,7 @@ export function openFilesLimit(): number {
 }
 
 /** The tables that legacy iptables has loaded in this network namespace; none where it never ran. */
-export function legacyTables(family: IpFamily): readonly string[] {
+export function legacyTables(family: 'IPv4' | 'IPv6'): readonly string[] {
   const file = family === 'IPv4' ? 'ip_tables_names' : 'ip6_tables_names';
   try {
     return readFileSync(`/proc/net/${file}`, 'utf8').split('\n').filter(Boolean);

@@ -24,9 +24,11 @@ export type Claimed =
   /** There is an owner, and it waits for its end. */
   | { readonly kind: 'waiting'; readonly peer: OwnershipPeer }
   /** Somebody has the socket and does not yield it. */
-  | { readonly kind: 'unheard'; readonly peer: OwnershipPeer | undefined };
+  | { readonly kind: 'unheard'; readonly peer: OwnershipPeer | undefined }
+  /** Nobody can be found: no such socket can be made here. */
+  | { readonly kind: 'alone'; readonly error: unknown };
 
-/** Rejects with the system error when the socket cannot be bound at all. */
+/** Never rejects. */
 export async function claimSocket(
   { clock, network }: { readonly clock: Clock; readonly network: OwnershipNetwork },
   { intent, patienceMs, answerTimeoutMs, openPorts, isVoid }: Claim,
@@ -34,8 +36,12 @@ export async function claimSocket(
   const startedAt = clock.now();
   while (!isVoid()) {
     const elapsedMs = clock.now() - startedAt;
-    const isBound = elapsedMs >= patienceMs && (await network.bind());
-    if (isBound && !isVoid()) return { kind: 'bound' };
+    try {
+      const isBound = elapsedMs >= patienceMs && (await network.bind());
+      if (isBound && !isVoid()) return { kind: 'bound' };
+    } catch (error) {
+      return { kind: 'alone', error };
+    }
     if (isVoid()) break;
     const asked = await network.ask(
       intent === 'takeover' ? { type: intent } : { type: intent, ports: openPorts() },

@@ -29,6 +29,8 @@ export class OwnershipNetwork {
   readonly #asked = new Map<OwnershipPeer, (kind: 'yielded' | 'accepted' | 'silent' | 'gone') => void>();
   readonly #closing = new AbortController();
   #server: Server | undefined;
+  /** Of our ports, as all have been told of them. */
+  #announcedVersion: number | undefined;
 
   constructor(name: string, handlers: NetworkHandlers) {
     this.#name = name;
@@ -76,6 +78,23 @@ export class OwnershipNetwork {
     const kind = await answer.promise;
     this.#asked.delete(peer);
     return kind === 'gone' ? { kind } : { kind, peer };
+  }
+
+  /** Whether all have been told of a complete pass of this tenure. */
+  get hasAnnounced(): boolean {
+    return this.#announcedVersion !== undefined;
+  }
+
+  beginTenure(): void {
+    this.#announcedVersion = undefined;
+  }
+
+  /** Tells all of the tenure's first complete pass, and of the ports whenever their version is another. */
+  announce(version: number, openPorts: () => readonly OpenPort[]): void {
+    if (version === this.#announcedVersion) return;
+    this.broadcast({ type: 'ports', ports: openPorts() });
+    if (!this.hasAnnounced) this.broadcast({ type: 'programmed' });
+    this.#announcedVersion = version;
   }
 
   broadcast(message: OwnershipMessage): void {

@@ -38,9 +38,6 @@ export class Ownership {
   /** Who owns the rules while we stand by, if we are in touch. */
   #owner: OwnershipPeer | undefined;
   #isStopping = false;
-  /** Whether others know of this tenure's first complete pass. */
-  #hasProgrammed = false;
-  #toldVersion = -1;
   #refusesUntil: MonotonicMs = Number.NEGATIVE_INFINITY;
 
   constructor(deps: OwnershipDeps, options: Partial<OwnershipOptions> = {}) {
@@ -83,13 +80,7 @@ export class Ownership {
 
   /** A pass has ended well; `version` counts up with every change of `openPorts`. */
   synced(version: number): void {
-    if (this.#role !== 'owner') return;
-    if (version !== this.#toldVersion) {
-      this.#network.broadcast({ type: 'ports', ports: this.#deps.openPorts() });
-    }
-    if (!this.#hasProgrammed) this.#network.broadcast({ type: 'programmed' });
-    this.#toldVersion = version;
-    this.#hasProgrammed = true;
+    if (this.#role === 'owner') this.#network.announce(version, this.#deps.openPorts);
   }
 
   /** The kernel has refused our write: somebody has a newer generation. */
@@ -133,6 +124,10 @@ export class Ownership {
         return this.#become(epoch);
       case 'unheard':
         return this.#passOver(epoch, claimed.peer);
+      case 'alone':
+        // The generation in the kernel is there all the same: who started last writes.
+        this.#deps.logger.warn({ error: claimed.error }, 'Instances on this node cannot find each other');
+        return intent === 'takeover' ? this.#become(epoch) : undefined;
       case 'waiting':
         this.#owner = claimed.peer;
         return;
@@ -158,8 +153,7 @@ export class Ownership {
     this.#role = 'owner';
     this.#owner = undefined;
     this.#changes += 1;
-    this.#hasProgrammed = false;
-    this.#toldVersion = -1;
+    this.#network.beginTenure();
     this.#deps.logger.info({ generation: this.generation }, 'This instance writes the rules');
     if (isRegained) this.#deps.onRegained();
     if (!this.#network.isBound) void this.#bindLater(epoch);
@@ -212,24 +206,19 @@ export class Ownership {
     this.#network.unbind();
     const ports = unionOfPorts([this.#deps.openPorts(), this.peerPorts]);
     peer.send({ type: 'yielded', generation: this.generation, ports });
-    await this.#network.pause(this.#options.proofTimeoutMs);
-    // While nobody can tell, nobody can write either.
-    let isSucceeded = await this.#own.isSucceeded();
-    while (isSucceeded === undefined && epoch === this.#epoch) {
-      await this.#network.pause(this.#options.rebindMs);
+    let isSucceeded: boolean | undefined;
+    do {
+      await this.#network.pause(this.#options.proofTimeoutMs);
       isSucceeded = await this.#own.isSucceeded();
-    }
+      // While nobody can tell, nobody can write either.
+    } while (isSucceeded === undefined && epoch === this.#epoch);
     if (isSucceeded === false && epoch === this.#epoch && !this.#isStopping) await this.#takeBack(peer);
   }
 
   async #takeBack(peer: OwnershipPeer): Promise<void> {
     const { clock, logger } = this.#deps;
-    const { proofTimeoutMs, refusalMs } = this.#options;
-    logger.warn(
-      { timeoutMs: proofTimeoutMs },
-      'Whoever took the rules over has written none, taking them back',
-    );
-    this.#refusesUntil = clock.now() + refusalMs;
+    logger.warn({}, 'Whoever took the rules over has written none, taking them back');
+    this.#refusesUntil = clock.now() + this.#options.refusalMs;
     const epoch = this.#standBy(undefined);
     this.#own.overtake();
     peer.close();
@@ -245,14 +234,17 @@ export class Ownership {
       case 'standby':
         peer.isStandby = true;
         this.#toldPorts(peer, message.ports);
-        return this.#role === 'owner' ? peer.send({ type: 'accepted' }) : peer.close();
+        if (this.#role !== 'owner') return peer.close();
+        peer.send({ type: 'accepted' });
+        if (this.#isStopping) void this.#yieldTo(peer);
+        return;
       case 'yielded':
         this.#own.told(message.generation);
         peer.isStandby = true;
         this.#toldPorts(peer, message.ports);
         // Late: it could not be waited for.
         if (this.#role === 'owner') void this.#network.bind().catch(() => false);
-        if (this.#role === 'owner' && this.#hasProgrammed) peer.send({ type: 'programmed' });
+        if (this.#role === 'owner' && this.#network.hasAnnounced) peer.send({ type: 'programmed' });
         // Unasked: it is about to end.
         if (peer === this.#owner && !this.#isStopping) void this.#claimAgain();
         return;

@@ -5,7 +5,7 @@ import { ProxyError } from '../errors.ts';
 export interface Sysctls {
   /** Undefined: there is none of that name (its module is not loaded), or it is no number. `net.ipv4.ip_forward`. */
   read(name: string): number | undefined;
-  /** Throws `ERR_SYSCTL` when the kernel or the file system does not let us. */
+  /** Throws `ERR_SYSCTL_WRITE` when the kernel or the file system does not let us. */
   write(name: string, value: number): void;
 }
 
@@ -23,7 +23,7 @@ export const sysctls: Sysctls = {
       // Not to create what is not there.
       writeFileSync(pathOf(name), `${value}\n`, { flag: 'r+' });
     } catch (error) {
-      throw new ProxyError('ERR_SYSCTL', `cannot set ${name} to ${value}`, { cause: error });
+      throw new ProxyError('ERR_SYSCTL_WRITE', `cannot set ${name} to ${value}`, { cause: error });
     }
   },
 };

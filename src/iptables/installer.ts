@@ -25,7 +25,7 @@ import { type TableText, renderTableText } from './table-text.ts';
 
 const TABLES: readonly TableName[] = ['nat', 'filter'];
 
-/** Why everything was written: the first time, after a write that failed, or because of what somebody else did. */
+/** Why everything was written: the first time of a generation, after a write that failed, or because of what somebody else did. */
 export type RewriteReason = 'start' | 'failure' | ForeignChange;
 
 export type Installed = {
@@ -33,7 +33,10 @@ export type Installed = {
 } & ({ readonly kind: 'full'; readonly reason: RewriteReason } | { readonly kind: 'partial' | 'unchanged' });
 
 export interface InstallerOptions {
-  /** Of this instance, an integer from 1 on; asked at every write. It may rise, and never falls. */
+  /**
+   * Of this instance, an integer from 1 on; asked at every write. It never falls. When it rises this instance has become the
+   * owner once more: everything is written again, for the reason `start`.
+   */
   readonly generation: () => number;
 }
 
@@ -89,6 +92,7 @@ export class RuleInstaller {
    */
   async install(wanted: RuleSet, tables: readonly TableName[] = TABLES): Promise<Installed> {
     const texts = new Map(tables.map((table) => [table, renderTableText(wanted[table], this.family)]));
+    this.#distrustFormerGeneration();
     const installed = await this.#installTexts(texts);
     if (!this.#isFormerRetired && this.#isWhole) await this.#retireFormer();
     return installed;
@@ -100,6 +104,7 @@ export class RuleInstaller {
    * when the kernel holds a higher generation.
    */
   async verify(): Promise<ForeignChange | undefined> {
+    this.#distrustFormerGeneration();
     const change = await this.#look();
     if (change !== undefined) this.#forget(change);
     return change;
@@ -112,6 +117,13 @@ export class RuleInstaller {
   #nextStamp(): Stamp {
     this.#writes += 1;
     return { generation: this.#generation(), write: this.#writes };
+  }
+
+  /** Between a generation of ours and the next one another instance was the owner, and wrote what it liked. */
+  #distrustFormerGeneration(): void {
+    const generation = this.#generation();
+    const isFormer = [...this.#inForce.values()].some(({ stamp }) => stamp.generation !== generation);
+    if (isFormer) this.#forget('start');
   }
 
   /** A reason that is still to be served stays. */

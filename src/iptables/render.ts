@@ -79,7 +79,7 @@ export function renderPartialUpdate(
     ...rules,
     ...stale.map((chain) => `-X ${chain}`),
   ];
-  const isSame = changed.length + stale.length === 0 && installed.stamp.generation === at.stamp.generation;
+  const isSame = changed.length + stale.length === 0;
   return { text: isSame ? '' : renderTable(at, lines), rulesWritten: rules.length };
 }
 

@@ -112,9 +112,12 @@ function renderTarget(target: RuleTarget, family: IpFamily): string {
   }
 }
 
-/** iptables-restore knows only double quotes and backslashes; longer comments than 255 bytes are refused. */
+/**
+ * iptables-restore knows only double quotes and backslashes, ends a line at a line feed and all it reads at a zero; longer
+ * comments than 255 bytes are refused. What is not printable ASCII is none of ours, and is not let through.
+ */
 function quoteComment(comment: string): string {
-  return `"${comment.slice(0, 255).replaceAll(/["\\\n\r]/g, '_')}"`;
+  return `"${comment.slice(0, 255).replaceAll(/[^ -~]|["\\]/g, '_')}"`;
 }
 
 /** The rules of a table, hooks included. */

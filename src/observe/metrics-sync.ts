@@ -3,9 +3,14 @@
  * `pkg/proxy/metrics/metrics.go`, so that its dashboards and alerts work unchanged.
  */
 import type { Clock } from '../clock.ts';
-import type { TableRulesAhead } from '../iptables/installer.ts';
 import { IP_FAMILIES, type IpFamily } from '../model/address.ts';
-import type { FamilySync, ResyncReason, SyncKind, SyncObserver } from '../sync/sync-observer.ts';
+import type {
+  FamilySync,
+  ResyncReason,
+  RulesAheadOfOurs,
+  SyncKind,
+  SyncObserver,
+} from '../sync/sync-observer.ts';
 import type {
   CounterFamily,
   FamilyText,
@@ -133,7 +138,7 @@ export class SyncMetrics implements SyncObserver {
     this.#rules.resyncs.inc({ reason });
   }
 
-  rulesAhead(family: IpFamily, rules: readonly TableRulesAhead[]): void {
+  rulesAhead(family: IpFamily, rules: readonly RulesAheadOfOurs[]): void {
     for (const { table, hook, count } of rules) {
       this.#rules.ahead.set({ ip_family: family, table, chain: hook }, count);
     }

@@ -3,7 +3,8 @@
  * client takes the node from the others. Pure bookkeeping: it never waits and never closes anything.
  *
  * 1. In all there are as many as the flag says and the descriptors allow. The last sixteenth of them is kept for
- *    Services and clients that hold little: whoever has taken the rest finds the door closed, everybody else does not.
+ *    clients that hold little, and half of that for Services that do: whoever has taken the rest finds the door closed,
+ *    everybody else does not, and the clients of a Service that one of them has filled do not either.
  * 2. A Service port (of one family) may have a limit of its own.
  */
 
@@ -68,9 +69,12 @@ export class Admission {
     const reserved = Math.floor(capacity / RESERVED_PART);
     if (this.#open < capacity - reserved) return undefined;
     const little = Math.max(1, Math.floor(reserved / SMALL_PART));
-    if (ofService >= little) return `the last ${reserved} of ${capacity} connections are for other Services`;
-    if (this.#clients.of(client) < little) return undefined;
-    return `the last ${reserved} of ${capacity} connections are for other clients`;
+    if (this.#clients.of(client) >= little) {
+      return `the last ${reserved} of ${capacity} connections are for other clients`;
+    }
+    const forServices = Math.floor(reserved / 2);
+    if (this.#open < capacity - forServices || ofService < little) return undefined;
+    return `the last ${forServices} of ${capacity} connections are for other Services`;
   }
 
   opened({ service, client }: Parties): void {

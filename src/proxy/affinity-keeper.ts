@@ -41,6 +41,9 @@ export interface AffinityKeeperDeps {
 export class AffinityKeeper {
   readonly #deps: AffinityKeeperDeps;
   #savedChanges = 0;
+  /** Nobody else has saved since we brought in what was saved. */
+  #hasAllOfPredecessor = false;
+  #hasLoadFailed = false;
   #hasSaveFailed = false;
   #timer: NodeJS.Timeout | undefined;
   #saving: Promise<void> = Promise.resolve();
@@ -52,14 +55,19 @@ export class AffinityKeeper {
 
   /**
    * Brings in what is saved, for the pools that are there and for those that appear later; who was tied later by us stays.
-   * Never rejects: a fault is a line in the log. To be called before the first Service is known, and again when this
-   * instance takes over from a living one, before it saves.
+   * Never rejects: a fault is a line in the log. To be called before the first Service is known; when this instance takes
+   * over from a living one it is done again by itself, before the first save, and may be done sooner.
    */
   async restore(): Promise<void> {
+    this.#hasAllOfPredecessor = this.#deps.isOwner();
     try {
       this.#deps.holder.restoreAffinity(await this.#deps.store.load());
+      this.#hasLoadFailed = false;
     } catch (error) {
-      this.#deps.logger.warn({ error }, 'Affinity of the last run is lost, clients are tied anew');
+      if (!this.#hasLoadFailed) {
+        this.#deps.logger.warn({ error }, 'Affinity of the last run is lost, clients are tied anew');
+      }
+      this.#hasLoadFailed = true;
     }
   }
 
@@ -90,9 +98,14 @@ export class AffinityKeeper {
 
   async #save(): Promise<void> {
     const { clock, holder, isOwner, logger, store } = this.#deps;
+    if (!isOwner()) {
+      this.#hasAllOfPredecessor = false;
+      return;
+    }
+    if (!this.#hasAllOfPredecessor) await this.restore();
     // Read before: what changes while it is being saved may be in the file or not.
     const changes = holder.affinityChanges;
-    if (changes === this.#savedChanges || !isOwner()) return;
+    if (changes === this.#savedChanges) return;
     try {
       await store.save(holder.affinity(clock.now()));
       this.#savedChanges = changes;

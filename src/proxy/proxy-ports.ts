@@ -64,7 +64,10 @@ export class ProxyPorts {
   /** Takes a port for the listener. Throws `ERR_PROXY_PORTS_EXHAUSTED` when all are taken. */
   take(key: string, space: PortSpace, now: MonotonicMs): number {
     const remembered = this.#remembered.get(key);
-    const isFree = remembered !== undefined && !this.#isTaken(space, remembered);
+    const isFree =
+      remembered !== undefined &&
+      !this.#taken.has(`${space}/${remembered}`) &&
+      !this.#foreign.has(`${space}/${remembered}`);
     const port = isFree ? remembered : this.#choose(space, now);
     if (port === undefined) {
       throw new ProxyError(
@@ -109,10 +112,6 @@ export class ProxyPorts {
     return this.#taken.size;
   }
 
-  #isTaken(space: PortSpace, port: number): boolean {
-    return this.#taken.has(`${space}/${port}`) || this.#foreign.has(`${space}/${port}`);
-  }
-
   /** Whoever had the port before has lost it: coming back, they would take it from those flows that it rests for. */
   #remember(key: string, space: PortSpace, port: number): void {
     const last = this.#lastKey.get(`${space}/${port}`);
@@ -127,10 +126,12 @@ export class ProxyPorts {
     let fallback: { readonly port: number; readonly restingUntil: MonotonicMs } | undefined;
     for (let step = 0; step < this.#candidates.length; step += 1) {
       const port = this.#candidates[(start + step) % this.#candidates.length];
-      if (port === undefined || this.#isTaken(space, port)) continue;
-      const restingUntil = this.#inherited.has(port)
-        ? Number.POSITIVE_INFINITY
-        : (this.#restingUntil.get(`${space}/${port}`) ?? 0);
+      if (port === undefined || this.#taken.has(`${space}/${port}`)) continue;
+      // What another instance says is no reason to have no port at all: if it is true, a clash will show.
+      const restingUntil =
+        this.#inherited.has(port) || this.#foreign.has(`${space}/${port}`)
+          ? Number.POSITIVE_INFINITY
+          : (this.#restingUntil.get(`${space}/${port}`) ?? 0);
       if (restingUntil <= now) return port;
       if (fallback === undefined || restingUntil < fallback.restingUntil) fallback = { port, restingUntil };
     }

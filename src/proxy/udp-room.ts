@@ -1,7 +1,6 @@
 /**
  * Which UDP session makes room for a new one. UDP cannot refuse a client so that it would hear it, so at the cap the
- * session that has been idle longest goes: of the client or the Service that holds more than its share, if there is
- * one, so that a flood of one of them costs the others nothing. Pure bookkeeping; who is idle the engine knows.
+ * session that has been idle longest goes: of the client, or the Service, that holds most if that is more than its share, so that a flood of one of them costs the others nothing. Pure bookkeeping; who is idle the engine knows.
  */
 import type { MonotonicMs } from '../clock.ts';
 import type { SessionId } from '../engine/engine.ts';
@@ -83,15 +82,14 @@ class Groups<Key> {
     this.#greedy.delete(group);
   }
 
-  /** One that holds more than `share`: that of `key` if it does. */
-  greedy(key: Key, share: number): Group | undefined {
-    const own = this.#byKey.get(key);
-    if (own !== undefined && own.size > share) return own;
+  /** The one that holds most, if that is more than `share`; that of `key` where several do. */
+  greediest(key: Key, share: number): Group | undefined {
+    let greediest = this.#byKey.get(key);
     for (const group of this.#greedy) {
-      if (group.size > share) return group;
-      this.#greedy.delete(group);
+      if (group.size <= share) this.#greedy.delete(group);
+      else if (group.size > (greediest?.size ?? 0)) greediest = group;
     }
-    return undefined;
+    return greediest !== undefined && greediest.size > share ? greediest : undefined;
   }
 }
 
@@ -133,7 +131,7 @@ export class UdpRoom {
     const most = capacity();
     if (this.#all.size < most) return undefined;
     const share = shareOf(most);
-    const greedy = this.#clients.greedy(client, share) ?? this.#services.greedy(service, share);
+    const greedy = this.#clients.greediest(client, share) ?? this.#services.greediest(service, share);
     return (greedy ?? this.#all).idlest(lastUsed);
   }
 }

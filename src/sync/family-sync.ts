@@ -211,16 +211,16 @@ export class FamilySync {
         family,
         protocol: name.protocol,
         servicePortName: servicePortNameText(name),
-        addresses: this.#listenAddresses(name.protocol),
+        addresses: this.#listenAddresses(name.protocol, this.#deps.nodeAddresses()),
       }));
   }
 
   /** Where diverted packets arrive; a reply must leave from there too, which for UDP is up to the socket. */
-  #listenAddresses(protocol: Protocol): readonly string[] {
+  #listenAddresses(protocol: Protocol, { redirect }: NodeAddresses): readonly string[] {
     const { family } = this;
     const diversion = this.#deps.diversions[family];
     if (diversion.kind === 'dnat') return [diversion.address];
-    return protocol === 'UDP' ? this.#deps.nodeAddresses().redirect[family] : [WILDCARD[family]];
+    return protocol === 'UDP' ? redirect[family] : [WILDCARD[family]];
   }
 
   #ruleSet(desired: DesiredState, ports: ReadonlyMap<string, number>): RuleSet {
@@ -231,17 +231,17 @@ export class FamilySync {
   }
 
   /** After the rules, or a flow would be remembered the old way again. */
-  #forgetMovedFlows({ capture }: DesiredState, { all: localAddresses }: NodeAddresses): void {
+  #forgetMovedFlows({ capture }: DesiredState, node: NodeAddresses): void {
     const { family } = this;
     const moved = this.#portalFlows.moved(
       capture.portals.filter((portal) => portal.family === family),
       this.#deps.listeners.proxyPorts(),
       {
-        diversion: this.#deps.diversions[family],
+        listenAddresses: this.#listenAddresses('UDP', node),
         podSources: capture.podSources[family],
         nodePortRanges: capture.nodePortRanges[family],
         localhostNodePorts: capture.localhostNodePorts,
-        localAddresses,
+        localAddresses: node.all,
         sparedPorts: new Set((this.#deps.listeners.peerPorts ?? []).map(({ port }) => port)),
       },
     );

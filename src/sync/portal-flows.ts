@@ -6,14 +6,13 @@
 import type { FlowSurroundings, MovedPortal, PortalRoute } from '../conntrack/moved-portal.ts';
 import type { PodSource } from '../desired/node-view.ts';
 import type { Portal } from '../desired/portal.ts';
-import type { Diversion } from '../iptables/portal-rules.ts';
-import { type IpAddress, type IpFamily, familyOf } from '../model/address.ts';
+import { type IpAddress, familyOf } from '../model/address.ts';
 import type { Cidr } from '../model/cidr.ts';
 
 /** What decides about a packet beside the portal itself. */
 export interface Surroundings {
-  readonly diversion: Diversion;
-  /** Of one family, as the next. */
+  /** Of one family, as the next: the addresses that packets are led to. */
+  readonly listenAddresses: readonly string[];
   readonly podSources: readonly PodSource[];
   readonly nodePortRanges: readonly Cidr[];
   readonly localhostNodePorts: boolean;
@@ -39,7 +38,7 @@ const NO_PORTS: ReadonlySet<number> = new Set();
 export class PortalFlows {
   /** Undefined: nobody has asked yet, and what an earlier instance did is not known. */
   #before: ReadonlyMap<string, Diverting> | undefined;
-  #addressesBefore: ReadonlySet<string> = NO_ADDRESSES;
+  #addressesBefore: Addresses = { local: NO_ADDRESSES, listen: NO_ADDRESSES };
 
   /**
    * To be asked after the rules are in, with the portals of one family: those that did not divert before or do not any
@@ -53,16 +52,16 @@ export class PortalFlows {
     const before = this.#before;
     const now = divertingPortals(portals, proxyPorts, surroundings);
     this.#before = now;
-    const addresses = new Set(surroundings.localAddresses);
+    const addresses = addressesOf(surroundings);
     const addressesBefore = this.#addressesBefore;
     this.#addressesBefore = addresses;
-    const isTouched = addressChangeTouches(addressesBefore, addresses, surroundings);
+    const isTouched = addressChangeTouches(addressesBefore, addresses);
     const gone = [...(before ?? [])].filter(([key]) => !now.has(key)).map(([, portal]) => portal);
     const changed = [...now].filter(
       ([key, diverting]) => !hasSameFlows(diverting, before?.get(key)) || isTouched(diverting.portal),
     );
     const context: Context = {
-      flowSurroundings: flowSurroundings(surroundings, addressesBefore.difference(addresses)),
+      flowSurroundings: flowSurroundings(surroundings, addressesBefore.local.difference(addresses.local)),
       takenAddresses: takenAddresses(portals, [...gone, ...changed.map(([, diverting]) => diverting)]),
     };
     return [
@@ -127,22 +126,26 @@ function hasSameFlows(now: Diverting, before: Diverting | undefined): boolean {
   );
 }
 
+interface Addresses {
+  readonly local: ReadonlySet<string>;
+  readonly listen: ReadonlySet<string>;
+}
+
+function addressesOf({ localAddresses, listenAddresses }: Surroundings): Addresses {
+  return { local: new Set(localAddresses), listen: new Set(listenAddresses) };
+}
+
 /**
- * NodePorts are wherever the node has an address; and where REDIRECT chose an address that is gone now, nobody
- * receives what is led there.
+ * NodePorts are wherever the node has an address; and at an address that REDIRECT chooses no more, no UDP listener is
+ * left for those who were led there.
  */
-function addressChangeTouches(
-  before: ReadonlySet<string>,
-  now: ReadonlySet<string>,
-  { diversion }: Surroundings,
-): (portal: Portal) => boolean {
-  const familiesOf = (addresses: ReadonlySet<string>): ReadonlySet<IpFamily> =>
-    new Set([...addresses].map((address) => familyOf(address as IpAddress)));
-  const changed = familiesOf(before.symmetricDifference(now));
-  const lost = familiesOf(before.difference(now));
+function addressChangeTouches(before: Addresses, now: Addresses): (portal: Portal) => boolean {
+  const changes = [...before.local.symmetricDifference(now.local)];
+  const changed = new Set(changes.map((address) => familyOf(address as IpAddress)));
+  const isListenerLost = before.listen.difference(now.listen).size > 0;
   return ({ kind, address, protocol, family }) =>
     (kind === 'nodePort' && address === undefined && changed.has(family)) ||
-    (diversion.kind === 'redirect' && protocol === 'UDP' && lost.has(family));
+    (protocol === 'UDP' && isListenerLost);
 }
 
 interface Context {
@@ -153,7 +156,7 @@ interface Context {
 
 function flowSurroundings(
   {
-    diversion,
+    listenAddresses,
     podSources,
     nodePortRanges,
     localhostNodePorts,
@@ -163,7 +166,7 @@ function flowSurroundings(
   goneAddresses: ReadonlySet<string>,
 ): FlowSurroundings {
   return {
-    listenAddress: diversion.kind === 'dnat' ? diversion.address : undefined,
+    listenAddresses: new Set(listenAddresses),
     localAddresses: new Set(localAddresses),
     goneAddresses,
     nodePortRanges,

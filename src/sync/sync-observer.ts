@@ -5,6 +5,9 @@ import type { IpFamily } from '../model/address.ts';
 /** `full` rewrites every chain; `partial` writes only the chains that changed; `endpoints` wrote nothing at all. */
 export type SyncKind = 'full' | 'partial' | 'endpoints';
 
+/** Rules of other programs before one of our jumps. */
+export type RulesAheadOfOurs = TableRulesAhead;
+
 /** Why every rule was written: `start`, `failure` (of the sync before), and what somebody else had done to our rules. */
 export type ResyncReason = RewriteReason;
 
@@ -35,7 +38,7 @@ export interface SyncObserver {
   /** A full rewrite was due for another reason than a change of ours. */
   resynced(reason: ResyncReason): void;
   /** The rules of others that stand before each of our jumps, none included. */
-  rulesAhead(family: IpFamily, rules: readonly TableRulesAhead[]): void;
+  rulesAhead(family: IpFamily, rules: readonly RulesAheadOfOurs[]): void;
   /** Seconds from a change in the cluster to the moment when traffic follows it (an EndpointSlice's trigger time). */
   networkProgrammed(family: IpFamily, durationSeconds: number): void;
   /** A whole pass has ended well: everything that was queued before it began is served. */

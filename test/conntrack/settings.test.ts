@@ -112,7 +112,7 @@ describe('a node', () => {
     expect(logger.lines).toMatchObject([
       {
         level: 'warn',
-        fields: { sysctl: `${NAME}max`, found: 65_536, wanted: 131_072, error: { code: 'ERR_SYSCTL' } },
+        fields: { sysctl: `${NAME}max`, found: 65_536, wanted: 131_072, error: { code: 'ERR_SYSCTL_WRITE' } },
       },
       { level: 'warn', fields: { sysctl: `${NAME}tcp_timeout_close_wait`, found: 60, wanted: 3_600 } },
     ]);

@@ -6,12 +6,13 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { parentPort, workerData } from 'node:worker_threads';
 import type { FuzzReport, FuzzTask } from './fuzz-run.ts';
-import { randomOfInput } from './fuzz-target.ts';
+import { type FuzzTarget, randomOfInput } from './fuzz-target.ts';
 import { manifestTarget } from './manifest-target.ts';
 import { watchTarget } from './watch-target.ts';
 
 const REPORTS = 20;
 const LOOK_EVERY = 64;
+const SUSPICIOUS_MS = 1000;
 
 setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;
@@ -35,17 +36,23 @@ async function runAll({ name, seed, first, inputs, current }: FuzzTask): Promise
     // oxlint-disable-next-line unicorn/require-post-message-target-origin -- threads have no origin
     parentPort?.postMessage(message);
   };
+  const timeOf = async (one: FuzzTarget, index: number): Promise<number> => {
+    const before = performance.now();
+    await one.run(randomOfInput(seed, index));
+    return performance.now() - before;
+  };
   const step = Math.max(1, Math.floor(inputs / REPORTS));
   for (let index = first; index < first + inputs; index += 1) {
     Atomics.store(progress, 0, index);
-    const before = performance.now();
+    let tookMs: number;
     try {
-      await target.run(randomOfInput(seed, index));
+      tookMs = await timeOf(target, index);
+      // Once it may have been the machine.
+      if (tookMs > SUSPICIOUS_MS) tookMs = Math.min(tookMs, await timeOf(target, index));
     } catch (error) {
       report(index - first, `${error instanceof Error ? error.stack : String(error)}`);
       return;
     }
-    const tookMs = performance.now() - before;
     if (tookMs > slowestMs) [slowestMs, slowest] = [tookMs, index];
     // Promises alone never leave the turn, and timers and messages would wait for ever.
     if (index % LOOK_EVERY === 0) await new Promise((resolve) => void setTimeout(resolve));

@@ -26,8 +26,11 @@ function eventText(random: Random, object: unknown): string {
 }
 
 function versioned(random: Random): object {
-  const object = random.pick(OBJECTS);
-  return { ...object, metadata: { ...object.metadata, resourceVersion: String(random.below(1000)) } };
+  const { metadata, ...object } = random.pick(OBJECTS);
+  const resourceVersion = String(random.below(1000));
+  // Characters of two, three and four bytes, which a cut goes through, also near the end of the line.
+  const name = random.below(3) === 0 ? { name: 'wéb-€-🦄' } : {};
+  return { ...object, metadata: { ...metadata, resourceVersion, ...name } };
 }
 
 /** Where the API server would take off what it does not know: unknown fields, as deep as a stack. */

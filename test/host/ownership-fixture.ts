@@ -15,10 +15,15 @@ export function portOf(port: number, tweak: Partial<OpenPort> = {}): OpenPort {
 
 /** What the instances of one test have in common. */
 export class FakeNode {
-  readonly socketName = `kup-test-${process.pid}-${++count}`;
+  readonly socketName: string;
   highest = 0;
   /** Whose write came last. */
   writer: Instance | undefined;
+
+  /** `suffix`: a name that is too long cannot be bound. */
+  constructor(suffix = '') {
+    this.socketName = `kup-test-${process.pid}-${++count}${suffix}`;
+  }
 
   /** Milliseconds that fit a test, longer ones where the test wants that. */
   instance(options: Partial<OwnershipOptions> & { readonly ports?: readonly OpenPort[] } = {}): Instance {

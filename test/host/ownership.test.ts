@@ -1,5 +1,7 @@
 /** Who writes the rules when several instances meet: one, and the others keep what they serve. */
-import { describe, expect, test } from 'vitest';
+import type { Server } from 'node:net';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { listenOn } from '../../src/host/ownership-socket.ts';
 import { waitFor } from '../support/wait.ts';
 import { FakeNode, type Instance, portOf } from './ownership-fixture.ts';
 
@@ -38,6 +40,21 @@ describe('an instance alone', () => {
     one.fault = undefined;
     expect(await one.ownership.ensure()).toBe(true);
     expect(one.ownership.generation).toBe(1);
+  });
+});
+
+describe('an instance on a node that forbids the socket', () => {
+  test('says so, writes all the same, and stands by when the kernel has a newer generation', async () => {
+    const node = new FakeNode('x'.repeat(200));
+    const one = node.instance();
+    expect(await one.sync()).toBe(true);
+    expect(one.logger.at('warn').map(({ message }) => message)).toEqual([
+      'Instances on this node cannot find each other',
+    ]);
+    const other = node.instance();
+    expect(await other.sync()).toBe(true);
+    expect(await one.sync()).toBe(false);
+    expect([one.ownership.isOwner, other.ownership.isOwner]).toEqual([false, true]);
   });
 });
 
@@ -122,6 +139,19 @@ describe('a newcomer beside an owner', () => {
     expect(await next.sync()).toBe(true);
     expect(old.ownership.isOwner).toBe(false);
     expect(old.journal).not.toContain('regained');
+  });
+});
+
+describe('an owner that is about to end', () => {
+  test('gives the rules to whoever comes to stand by', async () => {
+    const node = new FakeNode();
+    const { old, heir } = await takenOver(node);
+    const third = node.instance();
+    await third.sync();
+    third.ownership.stop();
+    await becomes('the second to own', () => heir.ownership.isOwner);
+    heir.ownership.close();
+    await becomes('the first to own', () => old.ownership.isOwner);
   });
 });
 
@@ -226,6 +256,20 @@ describe('an owner that the kernel refuses', () => {
     expect(old.ownership.isOwner).toBe(false);
     other.ownership.close();
     await becomes('it to own again', () => old.ownership.isOwner);
+  });
+});
+
+describe('an owner that was passed over, before the other one has the socket', () => {
+  test('leaves it free for a while, instead of taking the rules back', async () => {
+    const node = new FakeNode();
+    const old = node.instance({ patienceMs: 60_000 });
+    await old.sync();
+    node.highest = 7;
+    await old.sync();
+    const bound = async (): Promise<Server | undefined> => listenOn(node.socketName, () => {});
+    const server = await waitFor(bound, { timeoutMs: DEADLINE_MS, what: 'the socket to be free' });
+    onTestFinished(() => void server.close());
+    expect(old.ownership.isOwner).toBe(false);
   });
 });
 

@@ -328,17 +328,23 @@ describe('of two instances', () => {
     expectKernelToHold(rulesFor('zoo'), 8);
   });
 
-  test('the newer one takes over what it finds, and a generation that rises goes on writing', async () => {
+  test('the newer one takes over what it finds, and the older one with a newer generation takes it back', async () => {
     expect(await newer.install(rulesFor('web'))).toMatchObject({ kind: 'full', reason: 'start' });
     expectKernelToHold(rulesFor('web'), 8);
-    let generation = 9;
-    const rising = new RuleInstaller(new Iptables('IPv4', kernel.exec), { generation: () => generation });
-    await rising.install(rulesFor('web'));
-    generation = 10;
-    expect(await rising.install(rulesFor('web'))).toMatchObject({ kind: 'partial' });
-    expectKernelToHold(rulesFor('web'), 10);
+    let generation = 7;
+    const back = new RuleInstaller(new Iptables('IPv4', kernel.exec), { generation: () => generation });
+    await expect(back.install(rulesFor('web'))).rejects.toThrow(lost);
+    generation = 9;
+    await back.install(rulesFor('web'));
+    await new RuleInstaller(new Iptables('IPv4', kernel.exec), { generation: () => 10 }).install(
+      rulesFor('zoo'),
+    );
+    generation = 11;
+    expect(await back.verify(), 'nobody has done anything to our rules').toBeUndefined();
+    expect(await back.install(rulesFor('web'))).toMatchObject({ kind: 'full', reason: 'start' });
+    expectKernelToHold(rulesFor('web'), 11);
     expect(
       await highestGeneration([new Iptables('IPv4', kernel.exec), new Iptables('IPv6', kernel.exec)]),
-    ).toBe(10);
+    ).toBe(11);
   });
 });

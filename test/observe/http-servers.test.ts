@@ -173,3 +173,22 @@ test('who holds many connections gets no more of them, and answers come again wh
     { timeoutMs: 5000, what: 'an answer' },
   );
 });
+
+test('servers that retired leave their addresses to others, and begin anew without waiting', async () => {
+  const servers = await fixture.startServers();
+  const { healthAddress = '' } = servers;
+  await servers.retire();
+  expect(servers.healthAddress).toBeUndefined();
+  await expect(fixture.ask(healthAddress, '/livez')).rejects.toThrow('ECONNREFUSED');
+
+  await servers.reopen();
+  expect((await fixture.ask(servers.healthAddress, '/livez')).status).toBe(200);
+  expect((await fixture.ask(servers.metricsAddress, '/healthz')).body).toBe('ok');
+});
+
+test('servers that are closed do not begin anew', async () => {
+  const servers = await fixture.startServers();
+  await servers.close();
+  await servers.reopen();
+  expect(servers.healthAddress).toBeUndefined();
+});

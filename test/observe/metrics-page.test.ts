@@ -26,6 +26,7 @@ beforeAll(async () => {
   const fixture = new MetricsFixture();
   fixture.addServicePort().sessionsTotal = 1;
   fixture.metrics.updateQueued();
+  fixture.metrics.rulesAhead('IPv4', [{ table: 'nat', hook: 'OUTPUT', count: 0, first: '' }]);
   fixture.api.requestEnded('10.0.0.1:6443', '200');
   increment(fixture.api.of('services').failures, 'ERR_API_STALLED');
   const counts = { nat: 1, filter: 1 };

@@ -232,6 +232,19 @@ test.each([
   },
 );
 
+test('rules of others before our jumps are shown for each built-in chain, until they are gone', async () => {
+  const fixture = new MetricsFixture();
+  const at = { table: 'filter', hook: 'INPUT' } as const;
+  const name = 'userspace_proxy_iptables_rules_ahead';
+  const labels = { ip_family: 'IPv4', table: 'filter', chain: 'INPUT' };
+
+  fixture.metrics.rulesAhead('IPv4', [{ ...at, count: 3, first: '-j cali-INPUT' }]);
+  expect(sampleValue(await fixture.scrape(), name, labels)).toBe(3);
+
+  fixture.metrics.rulesAhead('IPv4', [{ ...at, count: 0, first: '' }]);
+  expect(sampleValue(await fixture.scrape(), name, labels)).toBe(0);
+});
+
 test('resyncs count by their reason, network programming by its family', async () => {
   const fixture = new MetricsFixture();
 

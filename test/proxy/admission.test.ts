@@ -20,9 +20,9 @@ function fill(subject: Admission, parties: (index: number) => Parties, most = 10
 }
 
 describe('a node with room for 160 connections', () => {
-  test('gives one Service all but the last sixteenth, and that to others', () => {
+  test('gives one Service all but half of the last sixteenth, and that to others', () => {
     const subject = admission();
-    expect(fill(subject, (index) => ({ service: WEB, client: `10.0.0.${index}` }))).toBe(150);
+    expect(fill(subject, (index) => ({ service: WEB, client: `10.0.0.${index}` }))).toBe(155);
     expect(subject.refusalOf({ service: WEB, client: '10.9.9.9' })).toMatch(/for other Services/);
     expect(subject.refusalOf({ service: DNS, client: '10.9.9.9' })).toBeUndefined();
   });
@@ -32,6 +32,13 @@ describe('a node with room for 160 connections', () => {
     expect(fill(subject, () => ({ service: {}, client: '10.0.0.1' }))).toBe(150);
     expect(subject.refusalOf({ service: DNS, client: '10.0.0.1' })).toMatch(/for other clients/);
     expect(subject.refusalOf({ service: DNS, client: '10.0.0.2' })).toBeUndefined();
+  });
+
+  test('lets other clients into a Service that one client has filled', () => {
+    const subject = admission();
+    fill(subject, () => ({ service: WEB, client: '10.0.0.1' }));
+    expect(fill(subject, (index) => ({ service: WEB, client: `10.0.1.${index}` }))).toBe(5);
+    expect(subject.refusalOf({ service: DNS, client: '10.0.1.99' })).toBeUndefined();
   });
 
   test('gives all 160 to many small ones, and then no more', () => {
@@ -46,7 +53,7 @@ describe('a node with room for 160 connections', () => {
     fill(subject, parties);
     subject.closed(parties(0));
     expect(subject.refusalOf(parties(0))).toBeUndefined();
-    expect(subject.open).toBe(149);
+    expect(subject.open).toBe(154);
   });
 
   test('follows a capacity that shrinks: nobody is cut, nobody is let in', () => {

@@ -108,6 +108,23 @@ describe('saving', () => {
     expect(fixture.saves).toBe(1);
   });
 
+  test('begins, where another instance was the owner meanwhile, with what that one has saved', async () => {
+    const fixture = new KeeperFixture();
+    fixture.isOwner = false;
+    await fixture.keeper.restore();
+    fixture.changes = 1;
+    fixture.keeper.start();
+    await fixture.after(2 * SAVE_INTERVAL_MS);
+    expect(fixture.restored).toHaveLength(1);
+    fixture.isOwner = true;
+    expect(await fixture.after(SAVE_INTERVAL_MS)).toBe(1);
+    expect(fixture.restored).toHaveLength(2);
+    fixture.changes = 2;
+    expect(await fixture.after(SAVE_INTERVAL_MS)).toBe(2);
+    expect(fixture.restored).toHaveLength(2);
+    await fixture.keeper.close();
+  });
+
   test('takes a fiftieth of the time at most, however long one save takes', async () => {
     const fixture = new KeeperFixture();
     fixture.saveTakesMs = 400;
@@ -124,6 +141,7 @@ describe('saving', () => {
 describe('a store that fails', () => {
   test('is told once, and asked again after a minute, until it works', async () => {
     const fixture = new KeeperFixture();
+    await fixture.keeper.restore();
     fixture.fault = FAULT;
     fixture.changes = 1;
     fixture.keeper.start();
@@ -146,6 +164,7 @@ describe('a store that fails', () => {
   test('costs what was in it, with one warning, and nothing else', async () => {
     const fixture = new KeeperFixture();
     fixture.fault = FAULT;
+    await fixture.keeper.restore();
     await fixture.keeper.restore();
     expect(fixture.restored).toEqual([]);
     expect(fixture.logger.lines).toEqual([

@@ -232,3 +232,46 @@ test('after a clash the listener gets another port, and the port rests', () => {
   ports.release(TCP, next, 0);
   expect(ports.take('mine', TCP, 0)).toBe(next);
 });
+
+describe('the ports of another instance on the node', () => {
+  test('are nobody’s, not even of whoever remembers them', () => {
+    const ports = makePorts({ remembered: new Map([['a', 1000]]) });
+    ports.setForeign(new Set(['TCP/IPv4/1000', 'TCP/IPv4/1001']), 0);
+    expect(ports.take('a', TCP, 0)).toBe(1002);
+    expect(ports.take('b', TCP, 0)).toBe(1003);
+  });
+
+  test('are free in another protocol or family', () => {
+    const ports = makePorts();
+    ports.setForeign(new Set(['TCP/IPv4/1000']), 0);
+    expect(ports.take('a', 'UDP/IPv4', 0)).toBe(1000);
+    expect(ports.take('b', 'TCP/IPv6', 0)).toBe(1000);
+  });
+
+  test('rest when it has ended', () => {
+    const ports = makePorts();
+    ports.setForeign(new Set(['TCP/IPv4/1000']), 0);
+    ports.setForeign(new Set(), 10);
+    expect(ports.take('a', TCP, 10)).toBe(1001);
+    const later = makePorts();
+    later.setForeign(new Set(['TCP/IPv4/1000']), 0);
+    later.setForeign(new Set(), 10);
+    expect(later.take('a', TCP, 10 + PORT_REST_MS)).toBe(1000);
+  });
+
+  test('are taken before a listener gets none: what it says may be false', () => {
+    const ports = makePorts();
+    ports.setForeign(new Set([1000, 1001, 1002, 1003].map((port) => `TCP/IPv4/${port}`)), 0);
+    expect(ports.take('a', TCP, 0)).toBe(1000);
+  });
+
+  test('are only believed within the range', () => {
+    const ports = makePorts({ excluded: [{ first: 1003, last: 1003 }] });
+    expect([999, 1000, 1002, 1003].map((port) => ports.isCandidate(port))).toEqual([
+      false,
+      true,
+      true,
+      false,
+    ]);
+  });
+});

@@ -92,6 +92,13 @@ describe('at the cap', () => {
     expect(fixture.isOpen(old)).toBe(true);
   });
 
+  test('a client that sends much gives way to none that holds more and is idle', () => {
+    const fixture = new Fixture({ capacity: 20 });
+    for (let index = 0; index < 19; index += 1) fixture.open(DNS, '10.6.6.6');
+    const busy = Array.from({ length: 9 }, () => fixture.open(DNS, '10.0.0.1').id);
+    expect(busy.every((id) => fixture.isOpen(id))).toBe(true);
+  });
+
   test('a session that is used all the time outlives any flood of its own group', () => {
     const fixture = new Fixture();
     const busy = fixture.open(DNS, '10.0.0.1').id;

@@ -17,7 +17,7 @@ export class FakeSysctls implements Sysctls {
 
   write(name: string, value: number): void {
     if (this.#isReadOnly || !(name in this.values))
-      throw new ProxyError('ERR_SYSCTL', `cannot set ${name} to ${value}`);
+      throw new ProxyError('ERR_SYSCTL_WRITE', `cannot set ${name} to ${value}`);
     this.values[name] = value;
   }
 }

@@ -6,18 +6,19 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { clusterIP, dualStackObjects } from './dual-stack.ts';
 import { monotonicMs, type RequestReport } from './load-protocol.ts';
-import { countsBy } from './load-metrics.ts';
+import { countsBy, startProxy } from './load-proxy.ts';
 import { LoadProcess, rejectionOf } from './load-process.ts';
 import { createLab } from './netns-lab.ts';
 import { manifestText } from './objects.ts';
-import { ProxyProcess } from './proxy-process.ts';
+import type { ProxyProcess } from './proxy-process.ts';
 
 const SERVICE = { name: 'dark', number: 40, port: 80, targetPort: 8_080 } as const;
 const DIALS = 'userspace_proxy_dials_total';
 const HEALTHY_SECONDS = 2;
-const TIMEOUT_MS = 10_000;
-/** A scrape takes the proxy a few milliseconds; an ejection lasts a second at least. */
-const LOOK_EVERY_MS = 50;
+/** Long: a machine that is overloaded is to show in the latencies. */
+const TIMEOUT_MS = 30_000;
+/** A scrape costs the proxy some milliseconds; an ejection lasts a second at least, and its trial 250 ms. */
+const LOOK_EVERY_MS = 200;
 /** What the run may take beyond its load. */
 const SLACK_MS = 60_000;
 
@@ -69,7 +70,7 @@ export async function runBlackHole({
     }),
   );
   const ports = [{ name: 'http', port: SERVICE.port, targetPort: SERVICE.targetPort }];
-  await using proxy = await ProxyProcess.start(lab.node, {
+  await using proxy = await startProxy(lab.node, {
     manifests: { 'dark.yaml': manifestText(...dualStackObjects({ ...SERVICE, ports, backends })) },
     args: proxyArgs,
   });

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { Host } from './netns-host.ts';
 import type { LoadMethod, LoadOrder, LoadParams, LoadReply, LoadResult } from './load-protocol.ts';
 
-const START_DEADLINE_MS = 20_000;
+const START_DEADLINE_MS = 60_000;
 
 interface PendingOrder {
   readonly resolve: (result: unknown) => void;

@@ -8,7 +8,7 @@ import { manifestText } from './objects.ts';
 
 export const BACKENDS = 3;
 /** What a client of the affinity Service is tied for. */
-export const AFFINITY_SECONDS = 3;
+export const AFFINITY_SECONDS = 2;
 
 export const WEB = { name: 'web', port: 80, targetPort: 8_080 } as const;
 export const ID = { name: 'id', port: 81, targetPort: 8_081 } as const;

@@ -8,6 +8,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { rejectionOf } from './load-process.ts';
+import { startProxy } from './load-proxy.ts';
 import {
   AFFINITY_SECONDS,
   BACKENDS,
@@ -21,13 +22,14 @@ import { SoakTraffic, type TrafficCount } from './load-soak-traffic.ts';
 import {
   type Comparison,
   compareVitals,
+  isAtRest,
   readVitals,
   readVitalsWithoutGarbage,
   type Tolerance,
   type Vitals,
 } from './load-vitals.ts';
 import { createLab, type Lab } from './netns-lab.ts';
-import { ProxyProcess } from './proxy-process.ts';
+import type { ProxyProcess } from './proxy-process.ts';
 import { waitFor } from './wait.ts';
 
 /** So that what a UDP flow or a half-closed connection holds comes back within the run. */
@@ -79,7 +81,7 @@ export async function runSoak(options: SoakOptions): Promise<SoakFigures> {
   await using lab = await createLab({ pods: BACKENDS + CLIENTS });
   const manifests = new SoakManifests(lab);
   await serveSoak(manifests.pods);
-  await using proxy = await ProxyProcess.start(lab.node, {
+  await using proxy = await startProxy(lab.node, {
     manifests: { 'steady.yaml': manifests.steady(), 'tied.yaml': manifests.tied() },
     args: [...PROXY_ARGS, ...proxyArgs],
   });
@@ -96,7 +98,11 @@ export async function runSoak(options: SoakOptions): Promise<SoakFigures> {
     const comparisons = compareVitals(before, after, options.tolerance);
     return { before, after, comparisons, samples, traffic, changes };
   };
-  return await Promise.race([run(), rejectionOf(signal)]);
+  try {
+    return await Promise.race([run(), rejectionOf(signal)]);
+  } finally {
+    await soak.halt();
+  }
 }
 
 interface SoakParts {
@@ -110,6 +116,8 @@ class Soak {
   readonly #options: SoakOptions;
   /** Of all loads: a passing Service's name never comes again. */
   #turns = 0;
+  #isHalted = false;
+  #edit: Promise<void> = Promise.resolve();
 
   constructor(parts: SoakParts, options: SoakOptions) {
     this.#parts = parts;
@@ -161,36 +169,50 @@ class Soak {
       const vitals = await readVitalsWithoutGarbage(lab.node, proxy);
       const isBack =
         before === undefined
-          ? vitals.counts.tcpSessions + vitals.counts.udpSessions + vitals.counts.drainingListeners === 0
+          ? isAtRest(vitals)
           : compareVitals(before, vitals, this.#options.tolerance).every((each) => each.isBack);
       if (isBack || performance.now() >= deadline) return vitals;
     }
   }
 
+  /** Nothing is written to the proxy's directory when it resolves, nor later: the directory may go. */
+  async halt(): Promise<void> {
+    this.#isHalted = true;
+    await this.#edit.catch(() => undefined);
+  }
+
+  /** Writes that manifest, or removes it. */
+  async #write(file: string, text: string | undefined): Promise<void> {
+    if (this.#isHalted) throw new Error('the soak was halted');
+    const { proxy } = this.#parts;
+    this.#edit = text === undefined ? proxy.removeManifest(file) : proxy.writeManifest(file, text);
+    await this.#edit;
+  }
+
   /** Changes turn by turn until the signal, and leaves things at rest. */
   async #change(passing: Counter, signal: AbortSignal): Promise<void> {
-    const { proxy, manifests } = this.#parts;
+    const { manifests } = this.#parts;
     while (!signal.aborted) {
       const turn = this.#turns;
       this.#turns += 1;
       const next = delay(this.#options.changeEveryMs, undefined, { signal }).catch(() => undefined);
-      await proxy.writeManifest('steady.yaml', manifests.steady(turn));
-      await proxy.writeManifest('tied.yaml', manifests.tied(turn));
+      await this.#write('steady.yaml', manifests.steady(turn));
+      await this.#write('tied.yaml', manifests.tied(turn));
       await this.#pass(turn, passing);
       await next;
     }
-    await proxy.writeManifest('steady.yaml', manifests.steady());
-    await proxy.writeManifest('tied.yaml', manifests.tied());
+    await this.#write('steady.yaml', manifests.steady());
+    await this.#write('tied.yaml', manifests.tied());
   }
 
   /** A Service comes, is used, changes its ports, is used, and goes. */
   async #pass(turn: number, count: Counter): Promise<void> {
-    const { lab, proxy, manifests } = this.#parts;
+    const { lab, manifests } = this.#parts;
     const service = passingService(turn);
     const file = `${service.name}.yaml`;
     const agent = await (lab.pods[BACKENDS] ?? lab.ext).agent();
     for (const port of [1_000, 2_000]) {
-      await proxy.writeManifest(file, manifests.passing(service, port));
+      await this.#write(file, manifests.passing(service, port));
       const target = { host: service.host, port, timeoutMs: 1_000 };
       // A connection that comes before its rules do is refused or unanswered: only then does it count.
       const isThere = async (): Promise<boolean> =>
@@ -201,7 +223,7 @@ class Soak {
       count.tried += answers.length;
       count.errors.push(...answers.flatMap(({ ok, errno }) => (ok ? [] : [errno ?? 'UNKNOWN'])));
     }
-    await proxy.removeManifest(file);
+    await this.#write(file, undefined);
   }
 }
 

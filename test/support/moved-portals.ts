@@ -9,7 +9,7 @@ export const NODE_ADDRESSES = ['127.0.0.1', '192.168.77.2', '10.244.1.1', '::1',
 /** NodePorts are on every address of the node, and nobody is known to be a pod. */
 export function makeSurroundings(tweak: Partial<FlowSurroundings> = {}): FlowSurroundings {
   return {
-    listenAddress: undefined,
+    listenAddresses: new Set(['127.0.0.1', '192.168.77.2', '10.244.1.1', '::1', 'fd00:77::2']),
     localAddresses: new Set(NODE_ADDRESSES),
     goneAddresses: new Set(),
     nodePortRanges: [WHOLE_FAMILY.IPv4, WHOLE_FAMILY.IPv6],

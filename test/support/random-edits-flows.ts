@@ -55,7 +55,7 @@ export class FlowTable implements Flows {
     for (const family of ['IPv4', 'IPv6'] as const) {
       const moved = portals.filter((portal) => portal.family === family && portal.protocol === 'UDP');
       const stale = new StaleFlows(moved);
-      const listenAddress = moved[0]?.surroundings.listenAddress ?? LOOPBACK[family];
+      const [listenAddress = LOOPBACK[family]] = moved[0]?.surroundings.listenAddresses ?? [];
       for (const [key, known] of this.#flows) {
         if (familyOf(known.flow.dst) !== family) continue;
         if (stale.judge(trackedFlow(known, listenAddress)) === 'stale') this.#flows.delete(key);

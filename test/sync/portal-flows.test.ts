@@ -41,7 +41,7 @@ interface State {
 }
 
 const AROUND: Surroundings = {
-  diversion: { kind: 'redirect' },
+  listenAddresses: ['127.0.0.1'],
   podSources: [],
   nodePortRanges: [],
   localhostNodePorts: true,
@@ -187,7 +187,6 @@ describe('flows are forgotten', () => {
     const NODE = ['127.0.0.1', '192.168.77.2', '::1', 'fd00:77::2'];
     const surroundings = (localAddresses: readonly string[], ranges: readonly Cidr[] = []): Surroundings => ({
       ...AROUND,
-      diversion: { kind: 'dnat', address: '169.254.77.1' },
       nodePortRanges: ranges,
       localAddresses,
     });
@@ -226,10 +225,10 @@ describe('flows are forgotten', () => {
         { ...clusterIP(TO_CLUSTER, '10.96.0.11'), protocol: 'TCP' as const },
       ];
       const flows = new PortalFlows();
-      const redirected = (localAddresses: readonly string[]): Surroundings => ({ ...AROUND, localAddresses });
-      flows.moved(portals, PORTS, redirected(NODE));
-      expect(flows.moved(portals, PORTS, redirected([...NODE, '192.168.78.2']))).toEqual([]);
-      expect(flows.moved(portals, PORTS, redirected(NODE))).toMatchObject([{ address: '10.96.0.10' }]);
+      const redirected = (...listenAddresses: string[]): Surroundings => ({ ...AROUND, listenAddresses });
+      flows.moved(portals, PORTS, redirected('127.0.0.1'));
+      expect(flows.moved(portals, PORTS, redirected('127.0.0.1', '192.168.78.2'))).toEqual([]);
+      expect(flows.moved(portals, PORTS, redirected('127.0.0.1'))).toMatchObject([{ address: '10.96.0.10' }]);
     });
 
     test('say nothing about portals that are addresses themselves', () => {
@@ -339,10 +338,10 @@ describe('of a portal that has moved it is told', () => {
     expect(told([external], [external, nodePort(TO_LOCAL, '198.51.100.7')])).toEqual([]);
   });
 
-  test('the address that DNAT leads to', () => {
-    const diversion = { kind: 'dnat', address: '169.254.77.1' } as const;
-    expect(told([], [clusterIP(TO_CLUSTER)], PORTS, { ...AROUND, diversion })).toMatchObject([
-      { surroundings: { listenAddress: '169.254.77.1' } },
+  test('where listeners are', () => {
+    const listenAddresses = ['169.254.77.1'];
+    expect(told([], [clusterIP(TO_CLUSTER)], PORTS, { ...AROUND, listenAddresses })).toMatchObject([
+      { surroundings: { listenAddresses: new Set(listenAddresses) } },
     ]);
   });
 

@@ -141,7 +141,9 @@ describe('the order of its steps', () => {
 
     expect(fixture.news().slice(0, 3)).toEqual(['sync started', 'verify IPv4', 'install IPv4 nat+filter']);
     expect(fixture.observer.resyncs).toEqual(['start', 'jump']);
-    expect(fixture.logger.at('warn').map(({ fields }) => fields)).toEqual([{ family: 'IPv4', change: 'jump' }]);
+    expect(fixture.logger.at('warn').map(({ fields }) => fields)).toEqual([
+      { family: 'IPv4', change: 'jump' },
+    ]);
   });
 });
 
@@ -152,7 +154,12 @@ describe('an endpoint change', () => {
     readonly kernel: KernelExec;
   } {
     const kernel = new KernelExec();
-    return { fixture: new ProxierFixture([new RuleInstaller(new Iptables('IPv4', kernel.exec), { generation: () => 1 })]), kernel };
+    return {
+      fixture: new ProxierFixture([
+        new RuleInstaller(new Iptables('IPv4', kernel.exec), { generation: () => 1 }),
+      ]),
+      kernel,
+    };
   }
 
   test('runs no program and writes no rule, and tells so', async () => {

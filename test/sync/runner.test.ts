@@ -370,3 +370,18 @@ describe('close', () => {
     await expect(closing).resolves.toBeUndefined();
   });
 });
+
+test('settled resolves with the end of the run under way, and at once without one', async () => {
+  const fixture = new Fixture();
+  await fixture.runner.settled();
+  fixture.durationMs = 500;
+  fixture.runner.request();
+  await vi.advanceTimersByTimeAsync(1);
+  let isSettled = false;
+  const settled = fixture.runner.settled().then(() => (isSettled = true));
+  await vi.advanceTimersByTimeAsync(400);
+  expect(isSettled).toBe(false);
+  await vi.advanceTimersByTimeAsync(200);
+  await settled;
+  expect(fixture.starts).toHaveLength(1);
+});

@@ -6,10 +6,12 @@
  *
  * Of what kpng's userspacelin had to skip for good, none is here.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { E2eCluster, type E2eService, FAMILIES, NAME_PORT } from '../../support/e2e-cluster.ts';
 import { isDown, isUp } from '../../support/e2e-reach.ts';
 import { canMakeNamespaces, type Host } from '../../support/netns-lab.ts';
+import { ownChains } from '../../support/rule-chains.ts';
 import { waitFor } from '../../support/wait.ts';
 
 const SYNC_PERIOD_MS = 2_000;
@@ -67,7 +69,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('[Disruptive]', () => {
   test('should recreate its iptables rules if they are deleted', async () => {
     const service = await create('iptables-flush-test');
     await isServed(service);
-    const before = await Promise.all(cluster.nodes.map(rulesOf));
+    const before = await Promise.all(cluster.nodes.map(ownChains));
     const deletedAt = performance.now();
     await Promise.all(cluster.nodes.map(deleteAllRules));
     await isUp(cluster.lab.pod(2), service.at('IPv4'), backends);
@@ -75,7 +77,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('[Disruptive]', () => {
     expect(performance.now() - deletedAt).toBeLessThan(SYNC_PERIOD_MS + 5_000);
     await isServed(service);
     for (const [index, node] of cluster.nodes.entries()) {
-      const isSame = async (): Promise<boolean> => (await rulesOf(node)) === before[index];
+      const isSame = async (): Promise<boolean> => isDeepStrictEqual(await ownChains(node), before[index]);
       await waitFor(isSame, {
         timeoutMs: SYNC_PERIOD_MS + 5_000,
         what: `the rules of ${node.name} as before`,
@@ -104,12 +106,3 @@ describe.skipIf(canMakeNamespaces() !== undefined)('[Disruptive]', () => {
     for (const service of [first, second, third]) await service.delete();
   });
 });
-
-/** In every table of both families, without comments of the time and counters. */
-async function rulesOf(node: Host): Promise<string> {
-  const texts = await Promise.all(COMMANDS.map(async (command) => node.run([`${command}-save`])));
-  return texts
-    .join('')
-    .replaceAll(/^#.*\n/gm, '')
-    .replaceAll(/\[\d+:\d+\]/g, '');
-}

@@ -10,7 +10,7 @@ import type { ProxyProcess } from '../../support/proxy-process.ts';
 import { waitFor } from '../../support/wait.ts';
 
 /** A backend that has not accepted by then is given up. Whoever was served before has not waited for that. */
-const DIAL_TIMEOUT_MS = 1_000;
+const DIAL_TIMEOUT_MS = 2_000;
 
 /** By the name of the Service: what its first endpoint does. The second one is in order. */
 const FAULTS = {
@@ -88,7 +88,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('a Service of which one of tw
     const groups = await Promise.all(
       FAMILIES.map(async (family) => client.tcpHold({ ...httpOf(FAULTS.silent.number, family), count: 10 })),
     );
-    await passTime(2 * DIAL_TIMEOUT_MS);
+    await passTime(1.5 * DIAL_TIMEOUT_MS);
     for (const { id } of groups) {
       expect(await client.heldStatus({ id })).toMatchObject({ opened: 10, open: 10 });
       await client.heldClose({ id, how: 'fin' });
@@ -109,7 +109,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('a Service of which one of tw
       ...target,
       count: 30,
       concurrency: 10,
-      timeoutMs: DIAL_TIMEOUT_MS,
+      timeoutMs: 1_000,
     });
     // The other half waited in vain for a name from the slow one: that is what the time-out is for.
     const named = answers.filter(({ name }) => name === 'good');

@@ -74,6 +74,20 @@ describe.skipIf(canMakeNamespaces() !== undefined)(
       }
     });
 
+    test('of 50 that come at once one finds out, and the others go elsewhere as soon as it has, in each family', async () => {
+      await using proxy = await start('--dial-timeouts', '2s');
+      const burst = { count: 50, concurrency: 50, timeoutMs: 20_000 };
+      const answers = await Promise.all(
+        FAMILIES.map(async (family) => client.tcpIdentify({ ...httpOf(SERVICE.number, family), ...burst })),
+      );
+      expect(answers.flat().filter(({ ok, name }) => !ok || name !== 'pod2')).toEqual([]);
+      for (const family of FAMILIES) {
+        const labels = { service: 'half', ip_family: family };
+        expect(await metricOf(proxy, 'dials_total', { ...labels, result: 'timeout' })).toBe(1);
+        expect(await metricOf(proxy, 'dial_retries_total', labels)).toBe(25);
+      }
+    });
+
     test('many wait when nobody is ejected, and still none fails', async () => {
       await using proxy = await start('--ejection-time', '0');
       for (const report of await loads(SERVICE.number, 2_000)) {

@@ -15,6 +15,7 @@ const EACH = 5;
 
 const SILENT = { name: 'silent', number: 40, ports: httpAt(8440) };
 const CLOSING = { name: 'closing', number: 41, ports: httpAt(8441) };
+const UNREAD = { name: 'unread', number: 43, ports: httpAt(8443) };
 const ECHO = { name: 'echo', number: 42, ports: httpAt(8442) };
 
 describe.skipIf(canMakeNamespaces() !== undefined)('a connection', () => {
@@ -28,6 +29,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('a connection', () => {
     client = await lab.pod(2).agent();
     await lab.dropTraffic(lab.pod(1), { port: 8440 });
     await server.serveTcp({ port: 8441, mode: 'accept-fin', name: 'pod1' });
+    await server.serveTcp({ port: 8443, mode: 'send-forever', name: 'pod1' });
     await server.serveTcp({ port: 8442, mode: 'identify-echo', name: 'pod1' });
     proxy = await start(
       `--dial-timeouts=${DIAL_MS / 2}ms,${DIAL_MS / 2}ms`,
@@ -43,7 +45,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('a connection', () => {
   const start = async (...args: readonly string[]): Promise<ProxyProcess> =>
     startProxy(
       lab.node,
-      [SILENT, CLOSING, ECHO].map((service) => ({ ...service, backends: [lab.pod(1)] })),
+      [SILENT, CLOSING, ECHO, UNREAD].map((service) => ({ ...service, backends: [lab.pod(1)] })),
       { args },
     );
   const closes = async (service: string, cause: string): Promise<number> =>
@@ -81,6 +83,12 @@ describe.skipIf(canMakeNamespaces() !== undefined)('a connection', () => {
     expect(await closes('echo', 'half_close')).toBe(0);
     await client.heldClose({ id: used.id, how: 'fin' });
     await sessionsGone(proxy, 'echo');
+  });
+
+  test('from which its client does not read is reset as idle when nothing has moved for so long', async () => {
+    for (const family of FAMILIES) await client.tcpStall({ ...httpOf(UNREAD.number, family), count: EACH });
+    await sessionsGone(proxy, 'unread', 20_000);
+    expect(await closes('unread', 'idle')).toBe(2 * EACH);
   });
 
   test('stays for ever without an idle time-out, and through the drain it is served as before', async () => {

@@ -166,10 +166,10 @@ describe.skipIf(canMakeNamespaces() !== undefined)('the address of the proxy its
     const state = ['--state-dir', stateDir ?? '', '--manifests', manifests ?? ''];
     const printed = await run('--print-rules', '--capture', 'link-local', ...state);
     expect(printed.exitCode).toBe(0);
-    const rules = printed.stdout.split('\n').filter((line) => line.startsWith('-A '));
+    const rules = printed.stdout.split('\n').filter((line) => /^-A (?!USERSPACE-PROXY-CANARY )/.test(line));
     const installed = (await Promise.all(IP_FAMILIES.map(async (family) => proxy.rules(family))))
       .flat()
-      .filter((line) => line.startsWith('-A USERSPACE-PROXY-'));
+      .filter((line) => /^-A USERSPACE-PROXY-(?!CANARY )/.test(line));
     expect(rules.toSorted()).toEqual(installed.toSorted());
   });
 

@@ -9,7 +9,7 @@ import { canMakeNamespaces } from '../../support/netns-lab.ts';
 
 const isLong = process.env['KUP_TEST_LONG'] === '1';
 const SECONDS = isLong ? 60 : 5;
-const PER_SECOND = 200;
+const PER_SECOND = isLong ? 200 : 100;
 
 describe.skipIf(canMakeNamespaces() !== undefined)(
   'a Service of which one of two backends is black-holed',

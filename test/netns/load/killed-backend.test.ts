@@ -8,10 +8,10 @@ import { runKilledBackend } from '../../support/load-killed-backend.ts';
 import { canMakeNamespaces } from '../../support/netns-lab.ts';
 
 const isLong = process.env['KUP_TEST_LONG'] === '1';
-/** The short form has a sixth of the load: CI does other things at the same time. */
+/** The short form has a tenth of the load: CI does other things at the same time. */
 const LOAD = isLong
   ? { seconds: 180, keptPerSecond: 2_000, keptConnections: 64, freshPerSecond: 300 }
-  : { seconds: 5, keptPerSecond: 300, keptConnections: 16, freshPerSecond: 50 };
+  : { seconds: 5, keptPerSecond: 200, keptConnections: 16, freshPerSecond: 40 };
 const PACE = isLong ? { killEveryMs: 5_000, downMs: 2_500 } : { killEveryMs: 1_800, downMs: 400 };
 
 describe.skipIf(canMakeNamespaces() !== undefined)(
@@ -27,7 +27,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)(
       },
       async ({ removesEndpoint }) => {
         const { kept, fresh, kills } = await runKilledBackend({ ...LOAD, ...PACE, removesEndpoint });
-        expect(kills.length).toBeGreaterThanOrEqual(2);
+        expect(kills.length).toBeGreaterThanOrEqual(1);
         expect(Object.keys(fresh.byBackend).toSorted()).toEqual(['pod1', 'pod2', 'pod3']);
         expect(accountFor([...kept.failures, ...fresh.failures], kills).unaccounted).toEqual([]);
         // What the dead took along was not the point of most requests.

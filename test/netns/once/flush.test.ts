@@ -9,6 +9,7 @@ import { type Family, clusterIP, dualStackObjects } from '../../support/dual-sta
 import { canMakeNamespaces, createLab, type Lab } from '../../support/netns-lab.ts';
 import { manifestText } from '../../support/objects.ts';
 import { ProxyProcess } from '../../support/proxy-process.ts';
+import { withoutWrites } from '../../support/rule-fixture.ts';
 import { waitFor } from '../../support/wait.ts';
 
 const SYNC_PERIOD_MS = 2_000;
@@ -95,10 +96,8 @@ describe.skipIf(canMakeNamespaces() !== undefined).each(FLAVOURS)('with iptables
   const ours = async (): Promise<string> => {
     const saved = await Promise.all(FAMILIES.map(async (family) => lab.node.run([program(family, '-save')])));
     const lines = saved.join('').split('\n');
-    return lines
-      .filter((line) => line.includes('USERSPACE-PROXY-'))
-      .toSorted()
-      .join('\n');
+    const own = lines.filter((line) => line.includes('USERSPACE-PROXY-')).toSorted();
+    return withoutWrites(own.join('\n'));
   };
   const resyncs = async (reason: string): Promise<number> =>
     proxy.metric('userspace_proxy_iptables_resyncs_total', { reason });

@@ -23,7 +23,7 @@ const MORE = { name: 'more', number: 11, ports: [ECHO] };
 const OTHER = { name: 'other', number: 12, ports: [ECHO] };
 const LOCAL_PORT = 41_000;
 /** Far more than an instance needs to notice, on a machine that has other things to do. */
-const DEADLINE_MS = 15_000;
+const DEADLINE_MS = 30_000;
 
 describe.skipIf(canMakeNamespaces() !== undefined)('two instances', () => {
   let lab: Lab;
@@ -105,10 +105,10 @@ describe.skipIf(canMakeNamespaces() !== undefined)('two instances', () => {
 
   test.for(['redirect', 'link-local'])(
     '(--capture %s): the new one takes the rules and new connections, the old one keeps its own; when the new one dies the old one is back, when the old one dies nothing of it is left',
-    { timeout: 60_000 },
+    { timeout: 120_000 },
     async (capture) => {
       const old = await start(capture);
-      await old.ready();
+      await old.ready(DEADLINE_MS);
       const oldPorts = await ports(old);
       const client = await lab.pod(4).agent();
       const held: { id: number }[] = [];
@@ -189,10 +189,10 @@ describe.skipIf(canMakeNamespaces() !== undefined)('two instances', () => {
   );
 
   test('the old one is told to stop while the new one serves: nothing fails, connections live until the drain is over', {
-    timeout: 60_000,
+    timeout: 120_000,
   }, async () => {
     const old = await start('redirect', ['--drain-timeout', '1500ms']);
-    await old.ready();
+    await old.ready(DEADLINE_MS);
     const client = await lab.pod(4).agent();
     const target = { host: clusterIP(WEB.number, 'IPv6'), port: ECHO.port };
     const held = await client.tcpHold({ ...target, count: 3, named: true });
@@ -211,10 +211,10 @@ describe.skipIf(canMakeNamespaces() !== undefined)('two instances', () => {
   });
 
   test('the new one is told to stop while the old one stands by: the old one is back before the drain is over, and nothing fails', {
-    timeout: 60_000,
+    timeout: 120_000,
   }, async () => {
     const old = await start('redirect');
-    await old.ready();
+    await old.ready(DEADLINE_MS);
     const heir = await start('redirect', ['--drain-timeout', '1h']);
     await owns(heir);
     await heir.ready(DEADLINE_MS);
@@ -231,7 +231,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('two instances', () => {
   });
 
   test('an owner that hangs is passed over, and when it wakes it writes nothing', {
-    timeout: 60_000,
+    timeout: 120_000,
   }, async () => {
     await using oldPrograms = await IptablesWrapper.create();
     await using heirPrograms = await IptablesWrapper.create();
@@ -239,7 +239,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('two instances', () => {
       programs.calls('iptables-restore', 'ip6tables-restore');
     const often = ['--iptables-sync-period', '300ms'];
     const old = await start('redirect', often, oldPrograms.env);
-    await old.ready();
+    await old.ready(DEADLINE_MS);
     const oldPorts = await ports(old);
     old.signal('SIGSTOP');
     const heir = await start('redirect', often, heirPrograms.env);
@@ -274,7 +274,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('two instances', () => {
 
   test('--cleanup does nothing while one is running, and says why', async () => {
     const proxy = await start('redirect');
-    await proxy.ready();
+    await proxy.ready(DEADLINE_MS);
     const rules = await proxy.rules();
     const cleanUp = [process.execPath, MAIN, '--cleanup', '--state-dir', state];
     const refused = await lab.node.exec(cleanUp);
