@@ -58,7 +58,11 @@ export function createInstance(deps: InstanceDeps, handlers: InstanceHandlers): 
       reopen();
       handlers.requestSync();
     },
-    onPredecessorRetired: reopen,
+    onPredecessorRetired: () => {
+      reopen();
+      // Health check node ports are tried again after a pass.
+      handlers.requestSync();
+    },
     onPeerPorts: (ended) => {
       const ports = ownership.peerPorts.filter(({ port }) => dataPath.ports.isCandidate(port));
       dataPath.ports.setForeign(new Set(ports.map(placeOf)), clock.now());

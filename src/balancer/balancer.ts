@@ -179,6 +179,11 @@ export class Balancer {
     return this.#endpointByKey.keys().some((key) => !leftOut.has(key));
   }
 
+  /** An endpoint can be reached, which is all that UDP tells: who fails from here on is left out again. */
+  reachable(): void {
+    this.#ejections.resume();
+  }
+
   /** The endpoint is seen to answer: it is left out no more. */
   reinstate(endpointKey: string): void {
     this.#ejections.succeeded(endpointKey);

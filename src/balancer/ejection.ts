@@ -11,7 +11,9 @@
  * 1. The last endpoint in use is never ejected.
  * 2. When a connection has tried everybody in vain, it is not the endpoints that are told apart by their faults: all
  *    are in use again, and nobody is ejected until somebody answers. So when a network comes back, or a whole
- *    Deployment, all of it is used at once, and not one endpoint for as long as the others are left out.
+ *    Deployment, all of it is used at once, and not one endpoint for as long as the others are left out. Until then
+ *    connections take turns: who failed comes after those that were not tried since, whatever the scheduler says; or
+ *    one that hashes would show a client the same few for ever.
  */
 import type { MonotonicMs } from '../clock.ts';
 
@@ -40,6 +42,8 @@ export class Ejections {
   readonly #timeMs: number;
   readonly #trialMs: number;
   readonly #byKey = new Map<string, Ejection>();
+  /** While suspended, who was tried in vain; nobody again once that was everybody. */
+  readonly #triedInVain = new Set<string>();
   #total = 0;
   #isSuspended = false;
 
@@ -55,7 +59,7 @@ export class Ejections {
 
   /** True when nobody is left out: the usual case, asked before each choice. */
   get isEmpty(): boolean {
-    return this.#byKey.size === 0;
+    return this.#byKey.size + this.#triedInVain.size === 0;
   }
 
   /** Everybody failed, and nobody has answered since. */
@@ -63,17 +67,16 @@ export class Ejections {
     return this.#isSuspended;
   }
 
-  /** Endpoints that are left out now; one on trial still is. */
+  /** Endpoints that are left out now; one on trial still is, one whose trial is due is not. */
   countAt(now: MonotonicMs): number {
     let count = 0;
-    for (const { state, until } of this.#byKey.values()) {
-      if (state === 'ejected' || until > now) count += 1;
-    }
+    for (const { until } of this.#byKey.values()) if (until > now) count += 1;
     return count;
   }
 
   /** Is it to be left out of a choice? Not when its trial is due: then it may be chosen. */
   isOut(endpointKey: string, now: MonotonicMs): boolean {
+    if (this.#triedInVain.has(endpointKey)) return true;
     const ejection = this.#byKey.get(endpointKey);
     if (ejection === undefined) return false;
     if (ejection.until > now) return true;
@@ -93,6 +96,7 @@ export class Ejections {
    * the first. `endpoints`: how many there are in all.
    */
   failed(endpointKey: string, now: MonotonicMs, endpoints: number): boolean {
+    if (this.#isSuspended) this.#inVain(endpointKey, endpoints);
     if (this.#timeMs === 0 || this.#isSuspended) return false;
     const before = this.#byKey.get(endpointKey);
     if (before?.state === 'ejected' && before.until > now) return false;
@@ -108,7 +112,13 @@ export class Ejections {
   /** It answered: all is forgotten. */
   succeeded(endpointKey: string): void {
     this.#byKey.delete(endpointKey);
+    this.resume();
+  }
+
+  /** Endpoints can be reached again, whether or not they answer: faults tell them apart from here on. */
+  resume(): void {
     this.#isSuspended = false;
+    this.#triedInVain.clear();
   }
 
   /** A connection has tried everybody in vain. */
@@ -120,12 +130,20 @@ export class Ejections {
   /** Who leaves the set comes back without a past. */
   retainEndpoints(endpointKeys: Pick<ReadonlyMap<string, unknown>, 'has'>): void {
     for (const key of this.#byKey.keys()) if (!endpointKeys.has(key)) this.#byKey.delete(key);
+    for (const key of this.#triedInVain) if (!endpointKeys.has(key)) this.#triedInVain.delete(key);
   }
 
-  /** One whose trial is due is out as well: nothing says that it answers. */
+  #inVain(endpointKey: string, endpoints: number): void {
+    this.#triedInVain.add(endpointKey);
+    if (this.#triedInVain.size >= endpoints) this.#triedInVain.clear();
+  }
+
+  /** One whose trial is due counts too: nothing says that it answers. */
   #othersOut(endpointKey: string, now: MonotonicMs): number {
-    const own = this.#byKey.get(endpointKey);
-    const isOwnOut = own !== undefined && (own.state === 'ejected' || own.until > now);
-    return this.countAt(now) - (isOwnOut ? 1 : 0);
+    let count = 0;
+    for (const [key, { state, until }] of this.#byKey) {
+      if (key !== endpointKey && (state === 'ejected' || until > now)) count += 1;
+    }
+    return count;
   }
 }

@@ -6,6 +6,8 @@ import type { OpenPort } from './ownership-protocol.ts';
 
 /** Between two tries while the socket is on its way from one instance to another. */
 const RETRY_MS = 100;
+/** Between two tries where none can be made, for want of descriptors say. */
+const FAULT_RETRY_MS = 1000;
 
 export interface Claim {
   /** `takeover` asks the owner to yield; `standby` only takes what nobody has. */
@@ -25,7 +27,7 @@ export type Claimed =
   | { readonly kind: 'waiting'; readonly peer: OwnershipPeer }
   /** Somebody has the socket and does not yield it. */
   | { readonly kind: 'unheard'; readonly peer: OwnershipPeer | undefined }
-  /** Nobody can be found: no such socket can be made here. */
+  /** Nobody can be found: no such socket can be made here. Only of a takeover: who stands by tries again. */
   | { readonly kind: 'alone'; readonly error: unknown };
 
 /** Never rejects. */
@@ -36,11 +38,14 @@ export async function claimSocket(
   const startedAt = clock.now();
   while (!isVoid()) {
     const elapsedMs = clock.now() - startedAt;
+    let retryMs = RETRY_MS;
     try {
       const isBound = elapsedMs >= patienceMs && (await network.bind());
       if (isBound && !isVoid()) return { kind: 'bound' };
     } catch (error) {
-      return { kind: 'alone', error };
+      if (intent === 'takeover') return { kind: 'alone', error };
+      // Whoever gave up here would leave the node without an owner for ever.
+      retryMs = FAULT_RETRY_MS;
     }
     if (isVoid()) break;
     const asked = await network.ask(
@@ -55,7 +60,7 @@ export async function claimSocket(
     // Somebody who takes connections and ends them, or takes none.
     const isHopeless = intent === 'takeover' && elapsedMs > answerTimeoutMs;
     if (asked.kind === 'gone' && isHopeless) return { kind: 'unheard', peer: undefined };
-    if (asked.kind === 'gone') await network.pause(RETRY_MS);
+    if (asked.kind === 'gone') await network.pause(retryMs);
   }
   return { kind: 'void' };
 }

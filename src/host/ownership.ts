@@ -127,7 +127,7 @@ export class Ownership {
       case 'alone':
         // The generation in the kernel is there all the same: who started last writes.
         this.#deps.logger.warn({ error: claimed.error }, 'Instances on this node cannot find each other');
-        return intent === 'takeover' ? this.#become(epoch) : undefined;
+        return this.#become(epoch);
       case 'waiting':
         this.#owner = claimed.peer;
         return;

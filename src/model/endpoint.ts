@@ -5,6 +5,7 @@
 import type { DiscoveryV1EndpointPort, V1Endpoint, V1EndpointSlice } from '@kubernetes/client-node';
 import type { Problem } from '../errors.ts';
 import {
+  IP_FAMILIES,
   type IpAddress,
   type IpFamily,
   familyOf,
@@ -12,7 +13,7 @@ import {
   parseSloppyIpAddress,
   specialRangeOf,
 } from './address.ts';
-import { type Checked, isPortNumber, objectText, quoted, shortName } from './object.ts';
+import { type Checked, isPortNumber, objectText, quoted } from './object.ts';
 import { type Protocol, type ServicePortKey, servicePortKey } from './service-port-name.ts';
 
 export interface Endpoint {
@@ -126,7 +127,8 @@ function checkedAddress(
     return undefined;
   }
   if (familyOf(address) !== slice.addressType) {
-    report(path, `${quoted(text)} is no ${shortName(slice.addressType)} address, as addressType says`);
+    const wanted = IP_FAMILIES.find((family) => family === slice.addressType) ?? 'known kind of';
+    report(path, `${quoted(text)} is no ${wanted} address, as addressType says`);
     return undefined;
   }
   const special = specialRangeOf(address);

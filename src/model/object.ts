@@ -35,9 +35,8 @@ export function objectText(kind: string, namespace: string, name: string): strin
 /** Names in a file may be of any length; those of an API server are never longer than this. */
 const MAX_NAME_LENGTH = 63 + 1 + 253;
 
-/** `namespace/name`, short enough for one line of log; undefined is `undefined`, as a template would have it. */
-export function shortName(name: string | undefined): string {
-  if (name === undefined) return 'undefined';
+/** `namespace/name`, short enough for one line of log. */
+export function shortName(name: string): string {
   return name.length <= MAX_NAME_LENGTH ? name : `${name.slice(0, MAX_NAME_LENGTH)}…`;
 }
 

@@ -37,6 +37,8 @@ export class HttpServers {
   #health: HttpListener | undefined;
   #metrics: HttpListener | undefined;
   #isClosed = false;
+  /** What of the next three was asked for last: one after the other, or a server would be forgotten that still has the port. */
+  #turn: Promise<void> = Promise.resolve();
 
   /** @throws ProxyError `ERR_FLAG_VALUE` when an address is neither empty nor `IP:port`. */
   constructor(deps: HttpServersDeps, options: HttpServersOptions) {
@@ -77,20 +79,32 @@ export class HttpServers {
 
   /** Leaves the addresses to another instance, until `reopen`. Never rejects. */
   async retire(): Promise<void> {
-    await Promise.all([this.#health?.close(), this.#metrics?.close()]);
+    return this.#inTurn(async () => this.#closeBoth());
   }
 
   /** Begins anew, without waiting for the next attempt to bind; a fault is retried. Nothing after `close`. */
   async reopen(): Promise<void> {
-    await this.retire();
-    if (this.#isClosed) return;
-    [this.#health, this.#metrics] = this.#build(false);
-    await this.start();
+    return this.#inTurn(async () => {
+      await this.#closeBoth();
+      if (this.#isClosed) return;
+      [this.#health, this.#metrics] = this.#build(false);
+      await this.start();
+    });
   }
 
   /** Ends both servers and every connection to them. Idempotent; never rejects. */
   async close(): Promise<void> {
     this.#isClosed = true;
     await this.retire();
+  }
+
+  async #inTurn(action: () => Promise<void>): Promise<void> {
+    const done = this.#turn.then(action);
+    this.#turn = done.catch(() => undefined);
+    return done;
+  }
+
+  async #closeBoth(): Promise<void> {
+    await Promise.all([this.#health?.close(), this.#metrics?.close()]);
   }
 }

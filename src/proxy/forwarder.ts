@@ -226,7 +226,8 @@ export class Forwarder implements Policy {
     this.#dialDuration.observe((now - dialledAt) / 1000);
     pool.balancer.succeeded(client, endpointKey, now);
     // Nobody has answered a UDP "connection" yet.
-    if (!pool.isUdp) pool.balancer.reinstate(endpointKey);
+    if (pool.isUdp) pool.balancer.reachable();
+    else pool.balancer.reinstate(endpointKey);
     if (!this.#deps.logger.isLevelEnabled('trace')) return;
     this.#deps.logger.trace(
       { servicePort: pool.servicePortName, client, endpoint: endpointKey },

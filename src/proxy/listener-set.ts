@@ -178,9 +178,9 @@ export class ListenerSet {
     this.#leaving.clear();
   }
 
-  #changed(): void {
+  #changed(sockets?: number): void {
     this.#version += 1;
-    this.#sockets = undefined;
+    this.#sockets = sockets;
   }
 
   #revive(wanted: readonly WantedListener[]): void {
@@ -205,8 +205,9 @@ export class ListenerSet {
         if (!this.#deps.hasRoomToListen(listener.addresses.length)) throw noRoom(listener);
         const port = this.#deps.ports.take(listener.key, spaceOf(listener), this.#deps.clock.now());
         const { addresses } = listener;
+        const sockets = this.socketCount + addresses.length;
         this.#entryByKey.set(listener.key, { wanted: listener, port, addresses, id: undefined });
-        this.#changed();
+        this.#changed(sockets);
       } catch (error) {
         if (!isProxyError(error)) throw error;
         faults.push(faultOf(listener, error));

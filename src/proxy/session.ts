@@ -98,8 +98,10 @@ export class Session {
     this.#plan.failed(this.#endpointKey, failure);
   }
 
-  /** Is there an endpoint in use that it has not tried lately? */
+  /** It is at an endpoint, and there is another in use that it has not tried lately. */
   canMove(now: MonotonicMs): boolean {
+    // Who is refused is not to be refused again.
+    if (!this.#isCounted) return false;
     return this.pool.balancer.hasOther(now, { has: (key) => this.#plan.isSpent(key) });
   }
 

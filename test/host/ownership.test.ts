@@ -1,6 +1,6 @@
 /** Who writes the rules when several instances meet: one, and the others keep what they serve. */
-import type { Server } from 'node:net';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { Server } from 'node:net';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { listenOn } from '../../src/host/ownership-socket.ts';
 import { waitFor } from '../support/wait.ts';
 import { FakeNode, type Instance, portOf } from './ownership-fixture.ts';
@@ -116,6 +116,19 @@ describe('a newcomer beside an owner', () => {
     expect(old.journal).toEqual(['quiesce', 'retire', 'regained']);
     expect(old.ended).toEqual([portOf(20_002)]);
     expect(await old.sync()).toBe(true);
+  });
+
+  test('that ends while the old one has no descriptor for the socket gives them back all the same', async () => {
+    const { old, heir } = await takenOver(new FakeNode());
+    const listen = vi.spyOn(Server.prototype, 'listen').mockImplementationOnce(function (this: Server) {
+      const fault = Object.assign(new Error('too many open files'), { code: 'EMFILE' });
+      queueMicrotask(() => this.emit('error', fault));
+      return this;
+    });
+    onTestFinished(() => listen.mockRestore());
+    heir.ownership.close();
+    await becomes('the old one to own again', () => old.ownership.isOwner);
+    expect(listen).toHaveBeenCalledTimes(2);
   });
 
   test('that is told to stop gives the rules back while it still serves', async () => {

@@ -186,6 +186,15 @@ test('servers that retired leave their addresses to others, and begin anew witho
   expect((await fixture.ask(servers.metricsAddress, '/healthz')).body).toBe('ok');
 });
 
+test('what is asked of servers at the same time is done in turn: the last word counts, and no port is left open', async () => {
+  const servers = await fixture.startServers();
+  await Promise.all([servers.reopen(), servers.reopen()]);
+  const { healthAddress = '' } = servers;
+  expect((await fixture.ask(healthAddress, '/livez')).status).toBe(200);
+  await Promise.all([servers.reopen(), servers.retire()]);
+  expect(servers.healthAddress).toBeUndefined();
+});
+
 test('servers that are closed do not begin anew', async () => {
   const servers = await fixture.startServers();
   await servers.close();

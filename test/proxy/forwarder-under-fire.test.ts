@@ -1,6 +1,7 @@
 /** What the forwarder does when endpoints are dead and clients are too many. */
 import { describe, expect, test } from 'vitest';
 import type { SessionId } from '../../src/engine/engine.ts';
+import { SCHEDULERS } from '../../src/model/service-policy.ts';
 import { makeEndpoints, makeServicePort } from '../support/snapshots.ts';
 import { NO_LIMITS } from '../support/forwarder-options.ts';
 import { ForwarderFixture, LISTENER, WEB_PORT } from './forwarder-fixture.ts';
@@ -47,6 +48,40 @@ describe('when one of two endpoints does not answer', () => {
   });
 });
 
+test('who gives up at an endpoint that is ejected for it is refused once, though another one has come back', () => {
+  const fixture = ForwarderFixture.serving([1, 2], WEB_PORT, {
+    balancer: { ejection: { timeMs: 100, trialMs: 1000 } },
+  });
+  const [session] = open(fixture, 1) as [SessionId];
+  const answerOthers = (): void => open(fixture, 2).forEach((other) => fixture.sessions.establish(other));
+  fixture.clock.advance(250);
+  fixture.sessions.failDial(session, 'timeout');
+  fixture.clock.advance(150);
+  answerOthers();
+  fixture.clock.advance(100);
+  fixture.sessions.failDial(session, 'timeout');
+  fixture.clock.advance(120);
+  answerOthers();
+  fixture.clock.advance(130);
+  expect(fixture.statistics.endpointsEjected).toBe(0);
+  fixture.sessions.failDial(session, 'timeout');
+  expect(fixture.sessions.closes.get(session)).toBe('refused');
+  expect(fixture.statistics).toMatchObject({ ejections: 3, failures: { exhausted: 1 } });
+});
+
+test('UDP endpoints are left out again after an outage in which none could be reached', () => {
+  const servicePort = makeServicePort({ name: 'web', protocol: 'UDP' });
+  const fixture = ForwarderFixture.serving([1, 2], servicePort, { balancer: { ejection: EJECTION } });
+  const [lost] = open(fixture, 1) as [SessionId];
+  fixture.sessions.failDial(lost, 'unreachable', 'ENETUNREACH');
+  fixture.sessions.failDial(lost, 'unreachable', 'ENETUNREACH');
+  expect(fixture.statistics).toMatchObject({ endpointsEjected: 0, failures: { exhausted: 1 } });
+  const [refused] = open(fixture, 1) as [SessionId];
+  fixture.sessions.establish(refused);
+  fixture.sessions.close(refused, 'backendRefused');
+  expect(fixture.statistics.endpointsEjected).toBe(1);
+});
+
 describe('when no endpoint answers anybody', () => {
   const all = Array.from({ length: 20 }, (_, index) => index + 1);
   /** Refuses every dial of that session; how many there were. */
@@ -67,6 +102,24 @@ describe('when no endpoint answers anybody', () => {
     fixture.sessions.establish(session);
     expect(refuseAll(fixture, fixture.sessions.open(LISTENER))).toBe(20);
   });
+
+  test.for(SCHEDULERS)(
+    'the next ones come to whoever answers again, in turns, with the scheduler %s',
+    (scheduler) => {
+      const balancer = { ejection: EJECTION, scheduler };
+      const fixture = ForwarderFixture.serving(all, WEB_PORT, { balancer });
+      refuseAll(fixture, fixture.sessions.open(LISTENER));
+      const tried = new Set<string | undefined>();
+      for (let connections = 0; connections < 3; connections += 1) {
+        const session = fixture.sessions.open(LISTENER);
+        while (fixture.sessions.endpointOf(session) !== undefined) {
+          tried.add(fixture.sessions.endpointOf(session));
+          fixture.sessions.failDial(session, 'refused');
+        }
+      }
+      expect(tried.size).toBe(all.length);
+    },
+  );
 
   test('a fault of this node is no reason to think so', () => {
     const fixture = ForwarderFixture.serving([1, 2], WEB_PORT, { balancer: { ejection: EJECTION } });

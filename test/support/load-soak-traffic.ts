@@ -12,6 +12,8 @@ const KIB = 1_024;
 const BULK_BYTES = 512 * KIB;
 const HELD = 16;
 const PAUSE_MS = 50;
+/** Long: a machine that is overloaded makes clients wait; a connection that hangs is found all the same. */
+const TIMEOUT_MS = 30_000;
 const TIED_CLIENTS = 40;
 /** The last part of the first one's address, beyond those of the pods. */
 const FIRST_TIED_CLIENT = 100;
@@ -21,7 +23,7 @@ export interface TrafficCount {
   readonly kind: string;
   readonly tried: number;
   readonly failed: number;
-  /** The first few. */
+  /** The first few, with the second of the load in which each was known. */
   readonly errors: readonly string[];
   /** Datagrams may be lost, above all when their backend is taken away; nothing else may fail. */
   readonly mayFail: boolean;
@@ -48,7 +50,7 @@ export interface TrafficOptions {
   readonly maxDurationMs: number;
 }
 
-const MAX_ERRORS = 5;
+const MAX_ERRORS = 8;
 const UDP_REPLIES = 'UDP questions and answers';
 
 /** What an agent does by itself until it is stopped. */
@@ -98,7 +100,7 @@ export class SoakTraffic {
     this.#counters.set(kind, {
       tried: requests,
       failed,
-      errors: failures.slice(0, MAX_ERRORS).map(({ errno }) => errno),
+      errors: failures.slice(0, MAX_ERRORS).map(({ errno, atMs }) => errorAt(errno, atMs)),
       mayFail: kind === UDP_REPLIES,
     });
   }
@@ -107,11 +109,13 @@ export class SoakTraffic {
     const counter = { tried: 0, failed: 0, errors: [] as string[], mayFail };
     this.#counters.set(name, counter);
     const { signal } = this.#over;
+    const startMs = performance.now();
     for (let round = 0; !signal.aborted; round += 1) {
       const { tried, errors } = await once(round);
       counter.tried += tried;
       counter.failed += errors.length;
-      counter.errors.push(...errors.slice(0, MAX_ERRORS - counter.errors.length));
+      const known = errors.slice(0, MAX_ERRORS - counter.errors.length);
+      counter.errors.push(...known.map((errno) => errorAt(errno, performance.now() - startMs)));
       // The end of the pause is all that an abort changes.
       await delay(pauseMs, undefined, { signal }).catch(() => undefined);
     }
@@ -120,8 +124,8 @@ export class SoakTraffic {
 
 async function startLoads(agent: Agent, maxDurationMs: number): Promise<readonly Load[]> {
   const steady = { host: STEADY_IP, maxDurationMs };
-  const web = { ...steady, port: WEB.port, concurrency: 8, pauseMs: 10 };
-  const fresh = { port: ID.port, concurrency: 4, pauseMs: 20, maxDurationMs };
+  const web = { ...steady, port: WEB.port, concurrency: 8, pauseMs: 10, timeoutMs: TIMEOUT_MS };
+  const fresh = { port: ID.port, concurrency: 4, pauseMs: 20, timeoutMs: TIMEOUT_MS, maxDurationMs };
   const ask = { ...steady, port: ASK.port, concurrency: 8, pauseMs: 20, timeoutMs: 1_000 };
   return [
     { kind: 'HTTP with keep-alive', agent, id: (await agent.startHttpLoad(web)).id },
@@ -141,7 +145,7 @@ async function startLoads(agent: Agent, maxDurationMs: number): Promise<readonly
 
 function buildTcpKinds(agent: Agent): readonly Kind[] {
   const exchange = async (port: number, halfClose: boolean, seed: number) => {
-    const target = { host: STEADY_IP, port, bytes: BULK_BYTES, halfClose, seed, timeoutMs: 20_000 };
+    const target = { host: STEADY_IP, port, bytes: BULK_BYTES, halfClose, seed, timeoutMs: TIMEOUT_MS };
     const { ok, errno } = await agent.tcpExchange(target);
     return { tried: 1, errors: ok ? [] : [errno ?? 'UNKNOWN'] };
   };
@@ -150,9 +154,9 @@ function buildTcpKinds(agent: Agent): readonly Kind[] {
     {
       name: 'connections that are used and reset',
       once: async (round) => {
-        const target = { host: STEADY_IP, port: ECHO.port, count: HELD, named: true };
+        const target = { host: STEADY_IP, port: ECHO.port, count: HELD, named: true, timeoutMs: TIMEOUT_MS };
         const { id, failures } = await agent.tcpHold(target);
-        const used = await agent.heldUse({ id });
+        const used = await agent.heldUse({ id, timeoutMs: TIMEOUT_MS });
         await agent.heldClose({ id, how: round % 2 === 0 ? 'reset' : 'fin' });
         return { tried: HELD, errors: [...failures, ...used.failures].map(({ errno }) => errno) };
       },
@@ -160,7 +164,12 @@ function buildTcpKinds(agent: Agent): readonly Kind[] {
     {
       name: 'backends that reset',
       once: async () => {
-        const { outcome } = await agent.tcpEnd({ host: STEADY_IP, port: RESET.port, sendBytes: 100 });
+        const { outcome } = await agent.tcpEnd({
+          host: STEADY_IP,
+          port: RESET.port,
+          sendBytes: 100,
+          timeoutMs: TIMEOUT_MS,
+        });
         return { tried: 1, errors: outcome === 'reset' ? [] : [outcome] };
       },
     },
@@ -207,10 +216,20 @@ async function buildTied(host: Host): Promise<Kind> {
     name: 'many clients with affinity',
     once: async (round) => {
       const localAddress = addresses[round % TIED_CLIENTS] ?? '';
-      const answers = await agent.tcpIdentify({ host: TIED_IP, port: ID.port, localAddress, count: 3 });
+      const answers = await agent.tcpIdentify({
+        host: TIED_IP,
+        port: ID.port,
+        localAddress,
+        count: 3,
+        timeoutMs: TIMEOUT_MS,
+      });
       return { tried: answers.length, errors: errorsOf(answers) };
     },
   };
+}
+
+function errorAt(errno: string, atMs: number): string {
+  return `${errno} at ${(atMs / 1_000).toFixed(0)} s`;
 }
 
 function errorsOf(results: readonly { readonly ok: boolean; readonly errno?: string }[]): readonly string[] {
@@ -228,9 +247,9 @@ async function buildGhosts(host: Host, vanishedMs: number): Promise<Kind> {
     name: 'clients that vanish',
     pauseMs: 1_000,
     once: async () => {
-      const target = { host: STEADY_IP, port: ECHO.port, count: HELD, named: true };
+      const target = { host: STEADY_IP, port: ECHO.port, count: HELD, named: true, timeoutMs: TIMEOUT_MS };
       const { id, failures } = await agent.tcpHold(target);
-      const used = await agent.heldUse({ id });
+      const used = await agent.heldUse({ id, timeoutMs: TIMEOUT_MS });
       await cut('-I');
       await agent.heldClose({ id, how: 'reset' });
       // Not cut short by the end of the soak: its connections are to be noticed by the proxy alone.

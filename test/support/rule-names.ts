@@ -4,7 +4,8 @@
  *
  * - the chains `G-…` and `S-…`, which guard the ports in blocks, become one chain `GUARD` in the order of the names, and
  *   the jumps to them one jump;
- * - a chain `E…`, whose name is made of two ports, is named by what it says.
+ * - a chain `E…`, whose name is made of two ports, is named by what it says;
+ * - the canary says nothing of who wrote it, and when.
  */
 import type { IpFamily } from '../../src/model/address.ts';
 import { compareText } from '../../src/model/endpoint.ts';
@@ -48,6 +49,7 @@ function withNames(line: string, family: IpFamily, nameOfPort: NameOfPort): stri
     return found === undefined ? `<nobody on ${port}>` : `<${found}>`;
   };
   const diverted = line
+    .replace(/"generation \d+, write \d+"/, '"generation, write"')
     .replace(/(--to-ports )(\d+)$/, (_, option: string, port: string) => `${option}${name(port)}`)
     .replace(/(--to-destination \S+:)(\d+)$/, (_, option: string, port: string) => `${option}${name(port)}`);
   if (!GUARD.test(line)) return diverted;

@@ -10,7 +10,7 @@ import { clusterIP, dualStackObjects, type Family, type ServiceOptions } from '.
 import { IptablesWrapper } from '../../support/iptables-wrapper.ts';
 import type { LogLine } from '../../support/log-sink.ts';
 import { canMakeNamespaces, createLab, type Lab } from '../../support/netns-lab.ts';
-import { manifestText } from '../../support/objects.ts';
+import { manifestText, type ServiceTweak } from '../../support/objects.ts';
 import { ProxyProcess } from '../../support/proxy-process.ts';
 import { waitFor } from '../../support/wait.ts';
 
@@ -48,8 +48,9 @@ describe.skipIf(canMakeNamespaces() !== undefined)('two instances', () => {
     capture: string,
     args: readonly string[] = [],
     env: NodeJS.ProcessEnv = process.env,
+    service: Omit<ServiceOptions, 'backends'> = WEB,
   ): Promise<ProxyProcess> => {
-    const manifests = { 'web.yaml': manifestOf(WEB) };
+    const manifests = { 'web.yaml': manifestOf(service) };
     const all = ['--capture', capture, '--state-dir', state, ...args];
     const proxy = await ProxyProcess.start(lab.node, { manifests, args: all, awaitReady: false, env });
     onTestFinished(async () => proxy[Symbol.asyncDispose]());
@@ -228,6 +229,33 @@ describe.skipIf(canMakeNamespaces() !== undefined)('two instances', () => {
     expect(await heir.exited).toEqual({ exitCode: 0, signal: null });
     await answers();
     expect(await client.stopLoad(load)).toMatchObject({ failed: 0, failures: [] });
+  });
+
+  test('health check node ports are the new one’s as soon as the old one has left them', {
+    timeout: 120_000,
+  }, async () => {
+    const balanced = {
+      ...WEB,
+      tweak: (({ spec }) => {
+        Object.assign(spec, {
+          type: 'LoadBalancer',
+          externalTrafficPolicy: 'Local',
+          healthCheckNodePort: 30_777,
+        });
+      }) satisfies ServiceTweak,
+    };
+    // No look at the rules that would happen to try again.
+    const rarely = ['--iptables-sync-period', '1h'];
+    const old = await start('redirect', rarely, process.env, balanced);
+    await old.ready(DEADLINE_MS);
+    const heir = await start('redirect', rarely, process.env, balanced);
+    await owns(heir);
+    await heir.ready(DEADLINE_MS);
+    for (const address of ['0.0.0.0', '[::]']) {
+      const isOpen = ({ msg, healthCheck }: LogLine): boolean =>
+        msg === 'Health check port open' && healthCheck === `${address}:30777`;
+      await heir.logged(isOpen, `the health check node port on ${address}`, DEADLINE_MS);
+    }
   });
 
   test('an owner that hangs is passed over, and when it wakes it writes nothing', {
