@@ -12,13 +12,15 @@
  * 2. When a connection has tried everybody in vain, it is not the endpoints that are told apart by their faults: all
  *    are in use again, and nobody is ejected until somebody answers. So when a network comes back, or a whole
  *    Deployment, all of it is used at once, and not one endpoint for as long as the others are left out. Until then
- *    connections take turns: who failed comes after those that were not tried since, whatever the scheduler says; or
- *    one that hashes would show a client the same few for ever.
+ *    connections take turns where there are more endpoints than one of them tries: who failed comes after those that
+ *    were not tried since, whatever the scheduler says; or one that hashes would show a client the same few for ever.
  */
 import type { MonotonicMs } from '../clock.ts';
 
 /** An ejection never lasts longer. */
 export const MAX_EJECTION_MS = 30_000;
+/** While everybody fails one connection tries so many endpoints, not all. */
+export const MAX_HOPELESS_DIALS = 8;
 
 export interface EjectionOptions {
   /** Of a first ejection; 0: nobody is ever ejected. */
@@ -134,7 +136,7 @@ export class Ejections {
   }
 
   #inVain(endpointKey: string, endpoints: number): void {
-    this.#triedInVain.add(endpointKey);
+    if (endpoints > MAX_HOPELESS_DIALS) this.#triedInVain.add(endpointKey);
     if (this.#triedInVain.size >= endpoints) this.#triedInVain.clear();
   }
 

@@ -7,17 +7,15 @@
  * 3. Passes repeat until the budget, the sum of the time-outs, is spent; then one last attempt is made at an
  *    endpoint that was never tried, if there is one: it may just have appeared.
  * 4. Where everybody has failed lately, and nobody answered since, a few endpoints are tried, not all: every client
- *    would else dial every endpoint of a large Service that is down.
+ *    would else dial every endpoint of a large Service that is down. Others try those that come after these.
  * 5. The only endpoint left is dialled for the whole rest of the budget: giving it up early to dial it again
  *    would only lose the place in its accept queue.
  */
 import type { MonotonicMs } from '../clock.ts';
 import type { DialFailure } from '../engine/engine.ts';
+import { MAX_HOPELESS_DIALS } from '../balancer/ejection.ts';
 import type { EndpointKeys } from '../balancer/round-robin.ts';
 import type { Endpoint } from '../model/endpoint.ts';
-
-/** Rule 4. Others try the endpoints that come after these. */
-export const MAX_HOPELESS_DIALS = 8;
 
 /** What the plan needs of a balancer. */
 export interface EndpointChoice {
