@@ -53,16 +53,22 @@ export interface UserspaceProxyConfiguration {
   readonly dialTimeouts: readonly string[];
   readonly disableExternalIPs: boolean;
   readonly drainTimeout: string;
+  readonly ejectionTime: string;
   readonly externalClusterIP: boolean;
   readonly listenerGracePeriod: string;
   readonly manifests: readonly string[];
   readonly masters: readonly string[];
+  readonly maxConcurrentDials: number;
+  readonly maxConnections: number;
+  readonly maxConnectionsPerService: number;
   readonly maxUDPSessions: number;
+  readonly maxUDPSessionsPerService: number;
   readonly scheduler: string;
   readonly serviceProxyName: string;
   /** '' : no state is kept. */
   readonly stateDir: string;
   readonly tcpHalfCloseTimeout: string;
+  readonly tcpIdleTimeout: string;
   readonly udpUnrepliedTimeout: string;
   readonly watchStallTimeout: string;
 }
@@ -94,15 +100,21 @@ export function kubeProxyConfigurationFromConfig(config: Config): KubeProxyConfi
       dialTimeouts: config.dialTimeoutsMs.map(renderDuration),
       disableExternalIPs: config.disableExternalIPs,
       drainTimeout: renderDuration(config.drainTimeoutMs),
+      ejectionTime: renderDuration(config.ejectionTimeMs),
       externalClusterIP: config.externalClusterIP,
       listenerGracePeriod: renderDuration(config.listenerGracePeriodMs),
       manifests: config.manifests,
       masters: config.masters.map(({ origin }) => origin),
+      maxConcurrentDials: config.maxConcurrentDials,
+      maxConnections: config.maxConnections,
+      maxConnectionsPerService: config.maxConnectionsPerService,
       maxUDPSessions: config.maxUdpSessions,
+      maxUDPSessionsPerService: config.maxUdpSessionsPerService,
       scheduler: config.scheduler,
       serviceProxyName: config.serviceProxyName,
       stateDir: config.stateDir ?? '',
       tcpHalfCloseTimeout: renderDuration(config.halfCloseTimeoutMs),
+      tcpIdleTimeout: renderDuration(config.tcpIdleTimeoutMs),
       udpUnrepliedTimeout: renderDuration(config.udpUnrepliedTimeoutMs),
       watchStallTimeout: renderDuration(config.watchStallTimeoutMs),
     },

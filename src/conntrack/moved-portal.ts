@@ -58,7 +58,7 @@ export interface MovedPortal {
  */
 export function isStaleFlow(portal: MovedPortal, flow: Flow): boolean {
   const { route, formerPorts, isDoubtful, surroundings } = portal;
-  const isDiverted = flow.replySource !== flow.destination || flow.replySourcePort !== flow.destinationPort;
+  const isDiverted = isDivertedFlow(flow);
   const leadsTo = (ports: readonly (number | undefined)[]): boolean =>
     isDiverted && ports.includes(flow.replySourcePort);
   if (route !== undefined && isDiverted && surroundings.sparedPorts?.has(flow.replySourcePort) === true)
@@ -71,6 +71,16 @@ export function isStaleFlow(portal: MovedPortal, flow: Flow): boolean {
   const ports = portsFor(portal, route, flow.source);
   if (ports.length > 1 && isDoubtful) return true;
   return !leadsTo(ports) || !isListenAddress(flow.replySource, surroundings);
+}
+
+/** Does it lead elsewhere than where it was sent? */
+export function isDivertedFlow({
+  destination,
+  destinationPort,
+  replySource,
+  replySourcePort,
+}: Flow): boolean {
+  return replySource !== destination || replySourcePort !== destinationPort;
 }
 
 /** The newer word about a portal counts; where its flows may still lead is added up. */

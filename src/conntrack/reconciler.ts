@@ -28,12 +28,18 @@ export interface ReconcilerDeps {
 }
 
 const PROTOCOLS = ['UDP', 'TCP'] as const;
+/** Each deletion goes through the whole table. After so many it is looked at again: much has ended by itself. */
+const DELETIONS_PER_ROUND = 64;
+/** A portal whose flows are stale again after so many rounds is let be: something makes them so. */
+const MAX_ROUNDS = 64;
 
 export class ConntrackReconciler {
   readonly #deps: ReconcilerDeps;
   readonly #program: ConntrackProgram;
   /** Portals that nobody has looked at the flows of since they moved, by place. */
   readonly #waiting = new Map<string, MovedPortal>();
+  /** Portals that had more stale flows than a round deletes: served after those that wait. */
+  readonly #left = new Map<string, { readonly portal: MovedPortal; readonly rounds: number }>();
   readonly #over = new AbortController();
   #work: Promise<void> | undefined;
   #isUnavailable = false;
@@ -52,7 +58,7 @@ export class ConntrackReconciler {
 
   /** To be called from time to time: takes up what failed. Returns at once. */
   retry(): void {
-    if (this.#waiting.size === 0 || this.#work !== undefined) return;
+    if (this.#waiting.size + this.#left.size === 0 || this.#work !== undefined) return;
     this.#work = this.#workOff().finally(() => (this.#work = undefined));
   }
 
@@ -65,19 +71,20 @@ export class ConntrackReconciler {
   async close(): Promise<void> {
     this.#over.abort();
     this.#waiting.clear();
+    this.#left.clear();
     await this.#work;
   }
 
   #wait(portal: MovedPortal): void {
-    const { family, protocol, address, port } = portal;
-    const key = `${family} ${protocol} ${address ?? ''} ${port}`;
-    const before = this.#waiting.get(key);
+    const key = keyOf(portal);
+    const before = this.#waiting.get(key) ?? this.#left.get(key)?.portal;
+    this.#left.delete(key);
     this.#waiting.set(key, before === undefined ? portal : mergeMoved(before, portal));
   }
 
   async #workOff(): Promise<void> {
-    while (this.#waiting.size > 0) {
-      const portals = [...this.#waiting.values()];
+    while (this.#waiting.size + this.#left.size > 0) {
+      const portals = [...this.#waiting.values(), ...this.#left.values().map(({ portal }) => portal)];
       this.#waiting.clear();
       let isDone = true;
       for (const family of IP_FAMILIES) {
@@ -112,7 +119,20 @@ export class ConntrackReconciler {
     const { signal } = this.#over;
     const stale = new StaleFlows(portals);
     await this.#program.list(flows, (flow) => stale.add(flow), signal);
-    return this.#program.delete(flows, stale.selections(), signal);
+    const { chosen, left } = stale.selections(DELETIONS_PER_ROUND);
+    this.#leave(portals, left);
+    return this.#program.delete(flows, chosen, signal);
+  }
+
+  #leave(served: readonly MovedPortal[], left: ReadonlySet<MovedPortal>): void {
+    for (const portal of served) {
+      const key = keyOf(portal);
+      const rounds = (this.#left.get(key)?.rounds ?? 0) + 1;
+      this.#left.delete(key);
+      // What has been asked for since has its turn anyway.
+      if (left.has(portal) && rounds < MAX_ROUNDS && !this.#waiting.has(key))
+        this.#left.set(key, { portal, rounds });
+    }
   }
 
   #failed(error: unknown, portals: readonly MovedPortal[]): void {
@@ -124,6 +144,7 @@ export class ConntrackReconciler {
     this.#isUnavailable ||= isProgramMissing(error);
     if (this.#isUnavailable) {
       this.#waiting.clear();
+      this.#left.clear();
       return;
     }
     // What has come since is newer.
@@ -131,4 +152,8 @@ export class ConntrackReconciler {
     this.#waiting.clear();
     for (const portal of [...portals, ...since]) this.#wait(portal);
   }
+}
+
+function keyOf({ family, protocol, address, port }: MovedPortal): string {
+  return `${family} ${protocol} ${address ?? ''} ${port}`;
 }

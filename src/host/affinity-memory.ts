@@ -9,11 +9,11 @@
  * monotonic clock begins anew with each process, the time from saving to loading is the wall clock's. Whatever that does,
  * no tie gets younger than it was: put back it counts as no time at all, put forward ties are lost early.
  */
-import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Clock, MonotonicMs } from '../clock.ts';
-import { ProxyError, errnoOf } from '../errors.ts';
+import { ProxyError } from '../errors.ts';
+import { StateFile } from './state-file.ts';
 
 const FILE = 'affinity.json';
 const VERSION = 1;
@@ -44,12 +44,14 @@ export interface PoolTies {
 
 export class AffinityMemory {
   readonly #clock: Clock;
-  readonly #path: string | undefined;
-
+  readonly #path: string;
   /** Without a directory nothing is kept. */
+  readonly #file: StateFile | undefined;
+
   constructor({ clock }: { readonly clock: Clock }, stateDir: string | undefined) {
     this.#clock = clock;
-    this.#path = stateDir === undefined ? undefined : join(stateDir, FILE);
+    this.#path = stateDir === undefined ? '' : join(stateDir, FILE);
+    if (stateDir !== undefined) this.#file = new StateFile(this.#path, { maxBytes: MAX_FILE_BYTES });
   }
 
   /**
@@ -57,16 +59,10 @@ export class AffinityMemory {
    * `ERR_STATE_DIR` when the file is unreadable, too large, cut off, or not what it should be.
    */
   async load(): Promise<ReadonlyMap<string, readonly RememberedTie[]>> {
-    if (this.#path === undefined) return new Map();
     try {
-      const file = await stat(this.#path);
-      // Whoever waits for a pipe to be written waits for ever.
-      if (!file.isFile()) throw new ProxyError('ERR_STATE_DIR', 'not a file');
-      if (file.size > MAX_FILE_BYTES)
-        throw new ProxyError('ERR_STATE_DIR', `${file.size} bytes are too many`);
-      return tiesFromJson(JSON.parse(await readFile(this.#path, 'utf8')), this.#clock);
+      const text = await this.#file?.read();
+      return text === undefined ? new Map() : tiesFromJson(JSON.parse(text), this.#clock);
     } catch (error) {
-      if (errnoOf(error) === 'ENOENT') return new Map();
       throw new ProxyError('ERR_STATE_DIR', `cannot read remembered affinity from ${this.#path}`, {
         cause: error,
       });
@@ -74,16 +70,12 @@ export class AffinityMemory {
   }
 
   /**
-   * Replaces the file as a whole, so that a crash leaves the old one or the new one. Gives way to the event loop every
-   * thousand ties. Not to be called again before it is done. Rejects with `ERR_STATE_DIR`.
+   * Gives way to the event loop every thousand ties. Not to be called again before it is done. Rejects with
+   * `ERR_STATE_DIR`.
    */
   async save(pools: readonly PoolTies[]): Promise<void> {
-    if (this.#path === undefined) return;
-    const temporary = temporaryOf(this.#path);
     try {
-      await mkdir(join(this.#path, '..'), { recursive: true });
-      await writeFile(temporary, renderInTurns(pools, this.#clock), { mode: 0o600 });
-      await rename(temporary, this.#path);
+      await this.#file?.replace(renderInTurns(pools, this.#clock));
     } catch (error) {
       throw new ProxyError('ERR_STATE_DIR', `cannot remember affinity in ${this.#path}`, { cause: error });
     }
@@ -91,19 +83,12 @@ export class AffinityMemory {
 
   /** Forgets everything. Rejects with `ERR_STATE_DIR`. */
   async remove(): Promise<void> {
-    if (this.#path === undefined) return;
     try {
-      await rm(this.#path, { force: true });
-      await rm(temporaryOf(this.#path), { force: true });
+      await this.#file?.remove();
     } catch (error) {
       throw new ProxyError('ERR_STATE_DIR', `cannot remove ${this.#path}`, { cause: error });
     }
   }
-}
-
-/** Where a new file is written before it takes the place of the old one. */
-function temporaryOf(path: string): string {
-  return `${path}.new`;
 }
 
 async function* renderInTurns(pools: readonly PoolTies[], clock: Clock): AsyncGenerator<string> {

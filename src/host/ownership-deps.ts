@@ -43,6 +43,6 @@ export const OWNERSHIP_DEFAULTS: OwnershipOptions = {
   answerTimeoutMs: 5000,
   proofTimeoutMs: 60_000,
   refusalMs: 600_000,
-  patienceMs: 30_000,
-  rebindMs: 5000,
+  patienceMs: 5000,
+  rebindMs: 1000,
 };

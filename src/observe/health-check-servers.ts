@@ -12,7 +12,7 @@ import { ServiceHealth, healthCheckAnswer } from '../health/service-health.ts';
 import type { LogFields, Logger } from '../log.ts';
 import { hostPortText } from '../model/address.ts';
 import type { HealthCheck } from '../model/health-check.ts';
-import { HttpSocket } from './http-socket.ts';
+import { ConnectionRoom, HttpSocket } from './http-socket.ts';
 
 /** Servers that are wanted; those that are being opened are in neither number. */
 export interface HealthCheckServerCounts {
@@ -21,8 +21,8 @@ export interface HealthCheckServerCounts {
   readonly failed: number;
 }
 
-/** Of one server at a time: load balancers ask now and then. */
-export const HEALTH_CHECK_CONNECTIONS = 16;
+/** Of all servers together at a time: load balancers ask now and then. */
+const MAX_CONNECTIONS = 64;
 
 export interface HealthCheckServersDeps {
   readonly logger: Logger;
@@ -43,6 +43,7 @@ interface Place {
 export class HealthCheckServers {
   readonly #deps: HealthCheckServersDeps;
   readonly #health = new ServiceHealth();
+  readonly #room = new ConnectionRoom(MAX_CONNECTIONS);
   /** By `address:port`. */
   readonly #placeByName = new Map<string, Place>();
   /** By `address:port`: what still closes there, so that nothing is bound again too early. */
@@ -56,7 +57,7 @@ export class HealthCheckServers {
 
   /** Descriptors that the servers and their clients may take. */
   get descriptors(): number {
-    return this.#placeByName.size * (1 + HEALTH_CHECK_CONNECTIONS);
+    return this.#placeByName.size === 0 ? 0 : this.#placeByName.size + MAX_CONNECTIONS;
   }
 
   get counts(): HealthCheckServerCounts {
@@ -117,7 +118,7 @@ export class HealthCheckServers {
       { log: logger, answer: () => healthCheckAnswer(place.check, isProxyHealthy()) },
       {
         address: { host: address, port: check.port, ipv6Only: true },
-        maxConnections: HEALTH_CHECK_CONNECTIONS,
+        room: this.#room,
         fields: { healthCheck: name },
       },
     );

@@ -6,7 +6,7 @@ import { isIP } from 'node:net';
 import { ProxyError, errorText } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { type Routes, answerTo } from './http-routes.ts';
-import { type BindAddress, HttpSocket } from './http-socket.ts';
+import { type BindAddress, ConnectionRoom, HttpSocket } from './http-socket.ts';
 
 /** kube-proxy's pause between two attempts to bind. */
 export const BIND_RETRY_MS = 5000;
@@ -18,7 +18,7 @@ export interface HttpListenerOptions {
   readonly flag: string;
   /** True: a failed bind ends the start instead of being retried. */
   readonly isHardFail: boolean;
-  /** As `HttpSocketOptions.maxConnections`. */
+  /** At a time; those above are closed as they come. */
   readonly maxConnections: number;
 }
 
@@ -38,7 +38,7 @@ export class HttpListener {
       { log, answer: async (method, target) => answerTo(routes, method, target) },
       {
         address: parseBindAddress(options.address, options.flag),
-        maxConnections: options.maxConnections,
+        room: new ConnectionRoom(options.maxConnections),
         fields: { flag: options.flag },
       },
     );

@@ -3,6 +3,7 @@
  * fails, is for whoever owns it. Whatever a client or an answer does harms that one request only.
  */
 import { type IncomingMessage, type Server, type ServerResponse, createServer } from 'node:http';
+import type { Socket } from 'node:net';
 import type { LogFields, Logger } from '../log.ts';
 import { hostPortText } from '../model/address.ts';
 import { type Answer, INTERNAL_ERROR } from './http-routes.ts';
@@ -24,6 +25,28 @@ export interface BindAddress {
   readonly ipv6Only?: boolean;
 }
 
+/** So many connections at a time, of one server or of several together. */
+export class ConnectionRoom {
+  readonly #max: number;
+  #open = 0;
+
+  constructor(max: number) {
+    this.#max = max;
+  }
+
+  /** Where there is no room the connection is gone when this returns. */
+  admit(socket: Socket): void {
+    if (this.#open >= this.#max) {
+      socket.destroy();
+      return;
+    }
+    this.#open += 1;
+    socket.once('close', () => {
+      this.#open -= 1;
+    });
+  }
+}
+
 export interface HttpSocketDeps {
   readonly log: Logger;
   /** The answer to one request, by its method and target. One that rejects becomes a 500. */
@@ -32,8 +55,8 @@ export interface HttpSocketDeps {
 
 export interface HttpSocketOptions {
   readonly address: BindAddress;
-  /** At a time; those above are closed as they come, so that they cost no descriptor that traffic needs. */
-  readonly maxConnections: number;
+  /** Where a connection finds no room it is closed as it comes, so that it costs no descriptor that traffic needs. */
+  readonly room: ConnectionRoom;
   /** What tells this server from the others in the log. */
   readonly fields: LogFields;
 }
@@ -51,7 +74,7 @@ export class HttpSocket {
     this.#server = createServer(SERVER_LIMITS, (request, response) => {
       void this.#serve(request, response);
     });
-    this.#server.maxConnections = options.maxConnections;
+    this.#server.on('connection', (socket: Socket) => options.room.admit(socket));
   }
 
   /** `address:port` as it is bound, with the kernel's choice for port 0; undefined while it is not. */

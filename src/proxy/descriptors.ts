@@ -9,6 +9,8 @@
 const UDP_FLOOR = 256;
 /** At most this part of the traffic's descriptors is kept free for UDP. */
 const UDP_FLOOR_PART = 8;
+/** TCP finds room too: its connections cannot be displaced, so what UDP has taken would be gone for as long as it lasts. */
+const TCP_PART = 4;
 /** Listening sockets may take this part of what is not reserved; without any rest nothing could be carried. */
 const LISTENER_PART = 0.75;
 
@@ -59,7 +61,9 @@ export class Descriptors {
   /** UDP sessions that may be open in all. */
   udpCapacity(): number {
     const { tcpConnections } = this.#options.use();
-    const forUdp = Math.max(this.#udpFloor(), this.#forTraffic() - 2 * tcpConnections);
+    const forTraffic = this.#forTraffic();
+    const most = Math.ceil(forTraffic * (1 - 1 / TCP_PART));
+    const forUdp = Math.max(this.#udpFloor(), Math.min(most, forTraffic - 2 * tcpConnections));
     return Math.max(1, Math.min(this.#options.maxUdpSessions, forUdp));
   }
 

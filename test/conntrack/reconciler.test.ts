@@ -179,3 +179,38 @@ test('close ends the program under way without a word, and starts no other', asy
   expect(conntrack.calls).toEqual([`-L ${UDP4}`]);
   expect(logger.lines).toEqual([]);
 });
+
+test('so many stale places are deleted in rounds, each after another look, and what is asked for meanwhile comes first', async () => {
+  const { conntrack, reconciler } = new Fixture();
+  const addresses = Array.from({ length: 150 }, (_, index) => `10.96.1.${index}`);
+  conntrack.flows[UDP4] = addresses.map((destination) => makeUndivertedFlow({ destination }));
+  conntrack.flows[UDP4].push(makeUndivertedFlow());
+
+  reconciler.forget(addresses.map((address) => makeMovedPortal(at(address))));
+  reconciler.forget([DNS]);
+  await reconciler.settled();
+
+  const perRound: number[] = [];
+  for (const call of conntrack.calls) {
+    if (call.startsWith('-L')) perRound.push(0);
+    perRound.push((perRound.pop() ?? 0) + call.split('-D ').length - 1);
+  }
+  expect(perRound).toEqual([64, 64, 23]);
+  expect(conntrack.flows[UDP4]).toEqual([]);
+  // The first call of `forget` was under way already.
+  const ofDns = conntrack.calls.findIndex((call) => call.includes(DELETE_UNDIVERTED));
+  expect(conntrack.calls.slice(0, ofDns).filter((call) => call.startsWith('-L'))).toHaveLength(2);
+});
+
+test('a place that is stale again after every deletion does not keep it busy for ever', async () => {
+  const { conntrack, reconciler } = new Fixture();
+  conntrack.isForgetful = false;
+  conntrack.flows[UDP4] = Array.from({ length: 100 }, (_, index) =>
+    makeFlow({ replySourcePort: 31_000 + index }),
+  );
+
+  reconciler.forget([DNS]);
+  await reconciler.settled();
+
+  expect(conntrack.calls.filter((call) => call.startsWith('-L'))).toHaveLength(64);
+});

@@ -10,7 +10,7 @@ import { makeFlow, makeMovedPortal, makeUndivertedFlow, routeTo } from '../suppo
 function selectionsOf(portals: readonly MovedPortal[], flows: readonly Flow[]): readonly string[] {
   const stale = new StaleFlows(portals);
   for (const flow of flows) stale.add(flow);
-  return stale.selections().map((words) => words.join(' '));
+  return stale.selections().chosen.map((words) => words.join(' '));
 }
 
 /** So many clients' flows, which differ in nothing else. */
@@ -60,4 +60,17 @@ test('a portal at the address itself comes before a NodePort, and so does one th
   expect(selectionsOf([nodePort], [flow])).toHaveLength(1);
   expect(selectionsOf([nodePort, external], [flow])).toEqual([]);
   expect(selectionsOf([{ ...nodePort, takenAddresses: new Set([address]) }], [flow])).toEqual([]);
+});
+
+test('more than are wanted at a time are left, and those of the portals that come first are not among them', () => {
+  const portals = ['10.96.0.10', '10.96.0.11', '10.96.0.12'].map((address) =>
+    makeMovedPortal({ address: address as IpAddress }),
+  );
+  const stale = new StaleFlows(portals);
+  for (const destination of ['10.96.0.12', '10.96.0.11', '10.96.0.10']) {
+    stale.add(makeUndivertedFlow({ destination, replySource: destination }));
+  }
+  const { chosen, left } = stale.selections(2);
+  expect(chosen.map((words) => words[1])).toEqual(['10.96.0.10', '10.96.0.11']);
+  expect([...left]).toEqual([portals[2]]);
 });

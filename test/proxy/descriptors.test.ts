@@ -34,9 +34,9 @@ describe('with room for 1,000 descriptors', () => {
     expect(fixture.descriptors.tcpCapacity()).toBe(250);
   });
 
-  test('UDP may have what TCP does not use, and always what is kept for it', () => {
+  test('UDP may have what TCP does not use, all but a fourth, and always what is kept for it', () => {
     const fixture = new Fixture();
-    expect(fixture.descriptors.udpCapacity()).toBe(1000);
+    expect(fixture.descriptors.udpCapacity()).toBe(750);
     fixture.tcpConnections = 400;
     expect(fixture.descriptors.udpCapacity()).toBe(200);
     fixture.tcpConnections = 437;
@@ -53,6 +53,12 @@ describe('with room for 1,000 descriptors', () => {
         Math.max(udpSessions, 1000 - 2 * fixture.tcpConnections),
       );
     }
+  });
+
+  test('UDP never takes all: a fourth of the descriptors is left for TCP, however early UDP came', () => {
+    const fixture = new Fixture();
+    fixture.udpSessions = fixture.descriptors.udpCapacity();
+    expect(fixture.descriptors.tcpCapacity()).toBe(125);
   });
 
   test('listeners may take three fourths of it, so that something is left to carry', () => {

@@ -36,6 +36,8 @@ export class FakeConntrack {
   /** Awaited by every program; a test may hold one up here. */
   gate: () => Promise<void> = async () => {};
   hasLoadFile = true;
+  /** False: every flow that is deleted is there again at once. */
+  isForgetful = true;
 
   readonly exec: ExecEachLine = async (command, args, { onLine, input = '', signal }) => {
     if (command !== 'conntrack') throw new Error(`nobody expected \`${command}\``);
@@ -65,7 +67,7 @@ export class FakeConntrack {
     for (const flow of flows.filter(matches)) onLine(renderFlow(flow));
     if (verb === 'L') return { exitCode: 0, stderr: '' };
     const kept = flows.filter((flow) => !matches(flow));
-    this.flows[flowClass] = kept;
+    if (this.isForgetful) this.flows[flowClass] = kept;
     const count = flows.length - kept.length;
     return { exitCode: count === 0 ? 1 : 0, stderr: `${count} flow entries have been deleted.\n` };
   }
