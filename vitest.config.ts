@@ -31,7 +31,7 @@ const COMPILE_CACHE = { NODE_COMPILE_CACHE: join(import.meta.dirname, '.cache/no
 const isLong = process.env['KUP_TEST_LONG'] === '1';
 
 /** Files of the three netns projects that run at the same time. */
-const NETNS_WORKERS = 3;
+const NETNS_WORKERS = 4;
 
 /** In test/netns, not for every project. */
 const FOLDERS = ['redirect', 'link-local', 'once', 'load', 'faults'] as const;

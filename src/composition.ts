@@ -192,6 +192,7 @@ export async function createProxy(config: Config, deps: ProxyDeps): Promise<User
       await source.close();
       await addresses.close();
       await runner.close();
+      await proxier.close();
       await conntrack.close();
       dataPath.listeners.close();
       await affinity.close();

@@ -18,6 +18,8 @@ import { printRules } from './print-rules.ts';
 const STOP_SIGNALS = ['SIGTERM', 'SIGINT'] as const;
 /** After the drain, for a sync under way to end; then the process goes all the same. */
 const CLOSE_TIMEOUT_MS = 8000;
+/** What occupies a thread of libuv's pool, by its name in Node. */
+const BLOCKING_REQUEST = /^(FSReq|GetAddrInfoReq|GetNameInfoReq)/;
 /** npm forwards a Ctrl-C that the terminal has already delivered: two within this time are one. */
 const SAME_SIGNAL_MS = 1000;
 
@@ -118,6 +120,10 @@ async function closeInTime(proxy: UserspaceProxy, logger: Logger): Promise<void>
   cancel.abort();
   if (!isLate) return;
   logger.warn({ timeoutMs: CLOSE_TIMEOUT_MS }, 'Not everything could be closed in time');
+  // To exit is to wait for every thread, and one that waits for a file system or a name server may never come back.
+  if (process.getActiveResourcesInfo().some((name) => BLOCKING_REQUEST.test(name))) {
+    process.kill(process.pid, 'SIGKILL');
+  }
   process.exit(0);
 }
 

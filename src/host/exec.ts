@@ -92,11 +92,16 @@ export type ExecEachLine = (
 export const execEachLine: ExecEachLine = async (command, args, { onLine, input, timeoutMs, signal }) => {
   const { promise, resolve, reject } = Promise.withResolvers<Pick<ExecResult, 'exitCode' | 'stderr'>>();
   const child = spawn(command, args, { timeout: timeoutMs, killSignal: 'SIGKILL', signal });
-  let rest = '';
+  const lines = new LineBuffer(onLine, () => {
+    reject(
+      new ProxyError('ERR_EXEC_FAILED', `${command} prints a line of more than ${MAX_LINE_CHARS} characters`),
+    );
+    child.kill('SIGKILL');
+  });
   let stderr = '';
   child.once('error', (error) => reject(execFault(error, { command, timeoutMs, stderr })));
   child.once('close', (code, killedBy) => {
-    if (rest !== '') onLine(rest);
+    lines.end();
     if (code !== null) resolve({ exitCode: code, stderr });
     const fault = { killed: child.killed, signal: killedBy ?? 'SIGKILL' };
     reject(
@@ -105,11 +110,7 @@ export const execEachLine: ExecEachLine = async (command, args, { onLine, input,
   });
   // Without a descriptor left there are no pipes, whatever the types say; the error event follows.
   const pipes = child as Partial<typeof child>;
-  pipes.stdout?.setEncoding('utf8').on('data', (text: string) => {
-    const lines = (rest + text).split('\n');
-    rest = lines.pop() ?? '';
-    for (const line of lines) onLine(line);
-  });
+  pipes.stdout?.setEncoding('utf8').on('data', (text: string) => lines.add(text));
   pipes.stderr?.setEncoding('utf8').on('data', (text: string) => {
     if (stderr.length < MAX_STDERR_CHARS) stderr += text;
   });
@@ -120,6 +121,38 @@ export const execEachLine: ExecEachLine = async (command, args, { onLine, input,
 
 /** Enough to say what went wrong. */
 const MAX_STDERR_CHARS = 8192;
+/** Nothing that we run prints longer ones. */
+const MAX_LINE_CHARS = 65_536;
+
+/** Text in pieces, line by line. One that does not end would be held, and copied with each piece: it ends everything. */
+class LineBuffer {
+  readonly #onLine: (line: string) => void;
+  readonly #onTooLong: () => void;
+  #rest = '';
+  #isOver = false;
+
+  constructor(onLine: (line: string) => void, onTooLong: () => void) {
+    this.#onLine = onLine;
+    this.#onTooLong = onTooLong;
+  }
+
+  add(text: string): void {
+    if (this.#isOver) return;
+    const lines = (this.#rest + text).split('\n');
+    this.#rest = lines.pop() ?? '';
+    for (const line of lines) this.#onLine(line);
+    if (this.#rest.length <= MAX_LINE_CHARS) return;
+    this.#isOver = true;
+    this.#rest = '';
+    this.#onTooLong();
+  }
+
+  /** Nothing follows: what is left is a line too. */
+  end(): void {
+    if (this.#rest !== '') this.#onLine(this.#rest);
+    this.#isOver = true;
+  }
+}
 
 /** A program that runs on and prints lines, e.g. `ip monitor`. */
 export interface LineStream {
@@ -143,7 +176,6 @@ export const execLines: ExecLines = (command, args, { onLine, onEnd }) => {
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'ignore'] });
   const ended = Promise.withResolvers<void>();
   let isClosing = false;
-  let rest = '';
   const end = (reason: string): void => {
     ended.resolve();
     if (!isClosing) onEnd(reason);
@@ -151,13 +183,16 @@ export const execLines: ExecLines = (command, args, { onLine, onEnd }) => {
   };
   child.once('error', (error) => end(error.message));
   child.once('close', (exitCode, signal) => end(`${command} ended with ${signal ?? exitCode}`));
-  const onText = (text: string): void => {
-    const lines = (rest + text).split('\n');
-    rest = lines.pop() ?? '';
-    if (!isClosing) for (const line of lines) onLine(line);
-  };
+  const lines = new LineBuffer(
+    (line) => {
+      if (!isClosing) onLine(line);
+    },
+    () => child.kill('SIGKILL'),
+  );
   // Without a descriptor left there is no pipe, whatever the types say; the error event follows.
-  (child.stdout as typeof child.stdout | undefined)?.setEncoding('utf8').on('data', onText);
+  (child.stdout as typeof child.stdout | undefined)
+    ?.setEncoding('utf8')
+    .on('data', (text: string) => lines.add(text));
   return {
     async close() {
       isClosing = true;

@@ -40,7 +40,9 @@ export class StateFile {
   async replace(text: string | AsyncIterable<string>): Promise<number> {
     try {
       await mkdir(dirname(this.#path), { recursive: true });
-      await writeFile(this.#temporary, text, { mode: 0o600 });
+      // Whatever stands there, a pipe or a link to another file, is not written to.
+      await rm(this.#temporary, { force: true, recursive: true });
+      await writeFile(this.#temporary, text, { mode: 0o600, flag: 'wx' });
       const { ino } = await stat(this.#temporary);
       await rename(this.#temporary, this.#path);
       return ino;

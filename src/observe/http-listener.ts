@@ -18,7 +18,7 @@ export interface HttpListenerOptions {
   readonly flag: string;
   /** True: a failed bind ends the start instead of being retried. */
   readonly isHardFail: boolean;
-  /** At a time; those above are closed as they come. */
+  /** At a time; those above displace the oldest. */
   readonly maxConnections: number;
 }
 

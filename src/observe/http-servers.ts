@@ -28,7 +28,7 @@ export interface HttpServersOptions {
   readonly metricsBindAddress: string;
   /** False: an address that cannot be bound is logged and retried. True: `start` rejects. */
   readonly bindAddressHardFail: boolean;
-  /** Of each server at a time; those above are closed as they come. */
+  /** Of each server at a time; those above displace the oldest. */
   readonly maxConnections: number;
 }
 

@@ -15,6 +15,7 @@ const SERVER_LIMITS = {
   connectionsCheckingInterval: 5000,
   maxHeaderSize: 8192,
 };
+const MAX_REQUESTS_PER_CONNECTION = 100;
 
 export interface BindAddress {
   /** An IP address. */
@@ -25,25 +26,26 @@ export interface BindAddress {
   readonly ipv6Only?: boolean;
 }
 
-/** So many connections at a time, of one server or of several together. */
+/**
+ * So many connections at a time, of one server or of several together. Who comes where there is no room displaces the one
+ * that has been there longest: probes take milliseconds, and whoever holds connections to keep them out holds none.
+ */
 export class ConnectionRoom {
   readonly #max: number;
-  #open = 0;
+  /** In the order in which they came. */
+  readonly #open = new Set<Socket>();
 
   constructor(max: number) {
     this.#max = max;
   }
 
-  /** Where there is no room the connection is gone when this returns. */
   admit(socket: Socket): void {
-    if (this.#open >= this.#max) {
-      socket.destroy();
-      return;
-    }
-    this.#open += 1;
-    socket.once('close', () => {
-      this.#open -= 1;
-    });
+    this.#open.add(socket);
+    socket.once('close', () => this.#open.delete(socket));
+    const [oldest] = this.#open;
+    if (this.#open.size <= this.#max || oldest === undefined) return;
+    this.#open.delete(oldest);
+    oldest.destroy();
   }
 }
 
@@ -55,7 +57,7 @@ export interface HttpSocketDeps {
 
 export interface HttpSocketOptions {
   readonly address: BindAddress;
-  /** Where a connection finds no room it is closed as it comes, so that it costs no descriptor that traffic needs. */
+  /** So that its clients cost no descriptor that traffic needs. */
   readonly room: ConnectionRoom;
   /** What tells this server from the others in the log. */
   readonly fields: LogFields;
@@ -74,6 +76,8 @@ export class HttpSocket {
     this.#server = createServer(SERVER_LIMITS, (request, response) => {
       void this.#serve(request, response);
     });
+    // One that sends requests and reads no answer would have them all held for it.
+    this.#server.maxRequestsPerSocket = MAX_REQUESTS_PER_CONNECTION;
     this.#server.on('connection', (socket: Socket) => options.room.admit(socket));
   }
 

@@ -92,6 +92,7 @@ export class Proxier {
   /** What led to changes that no completed sync has served yet. */
   readonly #triggers: Trigger[] = [];
   #hasPortStoreFailed = false;
+  #saving: Promise<void> | undefined;
   /** Of the listeners, when their ports were last remembered. */
   #savedVersion = -1;
 
@@ -102,6 +103,11 @@ export class Proxier {
     this.#families = deps.rules.map(
       (rules) => new FamilySync({ ...deps, flows, rules: ownedRules(rules, deps.ownership) }),
     );
+  }
+
+  /** To be called when no sync follows: resolves when what is being remembered has been. */
+  async close(): Promise<void> {
+    await this.#saving;
   }
 
   get desired(): DesiredState {
@@ -189,7 +195,7 @@ export class Proxier {
     if (ruleFaults.some((fault) => isProxyError(fault, 'ERR_OWNERSHIP_LOST'))) ownership.lost();
     if (!ownership.isOwner) return false;
     this.#deps.backends.retainBackends(this.#neededKeys(desired));
-    await this.#rememberPorts();
+    this.#rememberPorts();
     // A listener that cannot open harms its own Service only: retried, but no reason to call the node unhealthy.
     if (ruleFaults.length === 0) {
       this.#isRegained = false;
@@ -263,14 +269,21 @@ export class Proxier {
     return this.#nodeView;
   }
 
-  async #rememberPorts(): Promise<void> {
-    const { version } = this.#deps.listeners;
-    if (version === this.#savedVersion) return;
+  /** Beside the syncs: a file system that hangs must hold up nothing. What is newer goes next. */
+  #rememberPorts(): void {
+    if (this.#saving !== undefined || this.#deps.listeners.version === this.#savedVersion) return;
+    this.#saving = this.#savePorts().finally(() => (this.#saving = undefined));
+  }
+
+  async #savePorts(): Promise<void> {
     try {
-      await this.#deps.portStore.save(this.#deps.listeners.proxyPorts());
+      for (let { version } = this.#deps.listeners; version !== this.#savedVersion; ) {
+        await this.#deps.portStore.save(this.#deps.listeners.proxyPorts());
+        this.#savedVersion = version;
+        ({ version } = this.#deps.listeners);
+      }
       if (this.#hasPortStoreFailed) this.#deps.logger.info({}, 'Proxy ports are remembered again');
       this.#hasPortStoreFailed = false;
-      this.#savedVersion = version;
     } catch (error) {
       if (!this.#hasPortStoreFailed) {
         this.#deps.logger.warn({ error }, 'Proxy ports will not be the same after a restart');

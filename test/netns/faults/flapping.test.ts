@@ -57,7 +57,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('a backend that comes and goe
     expect(held.byName).toEqual({ pod1: 10, pod2: 10 });
     const loads = await Promise.all(
       FAMILIES.map(async (family) =>
-        client.startConnectLoad({ ...httpOf(number, family), concurrency: 2, slowMs: 1_000 }),
+        client.startConnectLoad({ ...httpOf(number, family), concurrency: 2, slowMs: 5_000 }),
       ),
     );
     for (let turn = 0; turn < FLAPS; turn += 1) {
