@@ -36,6 +36,8 @@ export async function claimSocket(
   { intent, patienceMs, answerTimeoutMs, openPorts, isVoid }: Claim,
 ): Promise<Claimed> {
   const startedAt = clock.now();
+  let yielded: OwnershipPeer | undefined;
+  let yields = 0;
   while (!isVoid()) {
     const elapsedMs = clock.now() - startedAt;
     let retryMs = RETRY_MS;
@@ -48,6 +50,8 @@ export async function claimSocket(
       retryMs = FAULT_RETRY_MS;
     }
     if (isVoid()) break;
+    // Who said that he yields has kept the name.
+    yielded?.close();
     const asked = await network.ask(
       intent === 'takeover' ? { type: intent } : { type: intent, ports: openPorts() },
       answerTimeoutMs,
@@ -59,8 +63,10 @@ export async function claimSocket(
     if (intent === 'takeover' && asked.kind === 'silent') return { kind: 'unheard', peer: asked.peer };
     // Somebody who takes connections and ends them, or takes none.
     const isHopeless = intent === 'takeover' && elapsedMs > answerTimeoutMs;
-    if (asked.kind === 'gone' && isHopeless) return { kind: 'unheard', peer: undefined };
-    if (asked.kind === 'gone') await network.pause(retryMs);
+    if (isHopeless) return { kind: 'unheard', peer: undefined };
+    yielded = asked.kind === 'gone' ? undefined : asked.peer;
+    if (asked.kind === 'yielded') yields += 1;
+    if (asked.kind !== 'yielded' || yields > 1) await network.pause(retryMs);
   }
   return { kind: 'void' };
 }

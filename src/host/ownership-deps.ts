@@ -32,6 +32,10 @@ export interface OwnershipOptions {
   readonly proofTimeoutMs: number;
   /** After rules had to be taken back, nobody is yielded to for so long. */
   readonly refusalMs: number;
+  /** After one that was yielded to has ended without having written, nobody is yielded to for so long. */
+  readonly hangUpRefusalMs: number;
+  /** For what waits on the socket of an instance that was stopped meanwhile. */
+  readonly queueMs: number;
   /** How long an owner that lost by a newer generation leaves the socket to others. */
   readonly patienceMs: number;
   /** Between two tries to bind the socket that a silent instance still has. */
@@ -43,6 +47,8 @@ export const OWNERSHIP_DEFAULTS: OwnershipOptions = {
   answerTimeoutMs: 5000,
   proofTimeoutMs: 60_000,
   refusalMs: 600_000,
+  hangUpRefusalMs: 10_000,
+  queueMs: 1000,
   patienceMs: 5000,
   rebindMs: 1000,
 };

@@ -20,6 +20,8 @@ export class OwnershipPeer {
   isStandby = false;
   /** It is about to end, and takes nothing any more. */
   isStopping = false;
+  /** The kernel has shown that it writes the rules. */
+  isProven = false;
   /** It has said anything at all. */
   hasSpoken = false;
 

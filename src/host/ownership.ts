@@ -22,8 +22,6 @@ import type { OwnershipPeer } from './ownership-peer.ts';
 import { type OpenPort, type OwnershipMessage, portsWithout, unionOfPorts } from './ownership-protocol.ts';
 import { OWNERSHIP_DEFAULTS, type OwnershipDeps, type OwnershipOptions } from './ownership-deps.ts';
 
-/** For what waits on the socket of an instance that was stopped meanwhile. */
-const QUEUE_MS = 1000;
 type Role = 'candidate' | 'owner' | 'standby' | 'closed';
 
 export class Ownership {
@@ -114,10 +112,9 @@ export class Ownership {
     const epoch = ++this.#epoch;
     const { clock, openPorts } = this.#deps;
     const { answerTimeoutMs } = this.#options;
-    const isVoid = (): boolean => epoch !== this.#epoch;
     const claimed = await claimSocket(
       { clock, network: this.#network },
-      { intent, patienceMs, answerTimeoutMs, openPorts, isVoid },
+      { intent, patienceMs, answerTimeoutMs, openPorts, isVoid: () => epoch !== this.#epoch },
     );
     switch (claimed.kind) {
       case 'bound':
@@ -177,7 +174,7 @@ export class Ownership {
   async #withdraw(epoch: number): Promise<void> {
     await this.#deps.quiesce();
     await this.#deps.retire();
-    if (this.#network.isBound) await this.#network.pause(QUEUE_MS);
+    if (this.#network.isBound) await this.#network.pause(this.#options.queueMs);
     if (epoch !== this.#epoch) return;
     this.#network.unbind();
     await this.#claimAgain(this.#options.patienceMs);
@@ -278,6 +275,7 @@ export class Ownership {
 
   async #proven(peer: OwnershipPeer): Promise<void> {
     if (!(await this.#own.isSucceeded()) || peer !== this.#owner) return;
+    peer.isProven = true;
     await this.#deps.retire();
     peer.send({ type: 'retired' });
   }
@@ -294,6 +292,8 @@ export class Ownership {
     if (this.#role !== 'standby' || peer !== this.#owner) return;
     this.#owner = undefined;
     if (this.#isStopping) return;
+    // Whoever asks and hangs up could do so for ever.
+    if (!peer.isProven) this.#refusesUntil = this.#deps.clock.now() + this.#options.hangUpRefusalMs;
     this.#deps.logger.warn({ generation: this.generation }, 'The instance that wrote the rules has ended');
     void this.#claimAgain();
   }

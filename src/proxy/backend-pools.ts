@@ -69,8 +69,8 @@ export class BackendPools {
     return mayConcern ? pool : undefined;
   }
 
-  /** Forgets every seat outside `keys` that no listener is bound to, and what is needed by none that is left. */
-  retain(keys: ReadonlySet<string>): void {
+  /** Forgets every seat outside `keys` that no listener is bound to, and what is needed by none that is left. True when that was a pool. */
+  retain(keys: ReadonlySet<string>): boolean {
     const bound = new Set(this.#seatByListener.values());
     for (const [key, seat] of this.#seatByKey) {
       if (keys.has(key) || bound.has(seat)) continue;
@@ -80,8 +80,9 @@ export class BackendPools {
     // A sync has gone by: pools that have not appeared are those of Services that are gone.
     if (this.#poolByName.size > 0) this.#remembered.clear();
     // Called with every sync, and nearly always for nothing.
-    if (this.#hasSeatLeft) this.#forgetUnused();
+    const mayForget = this.#hasSeatLeft;
     this.#hasSeatLeft = false;
+    return mayForget && this.#forgetUnused();
   }
 
   /** Does nothing when the key was never set. */
@@ -115,6 +116,11 @@ export class BackendPools {
   }
 
   /** Grows whenever a client of any pool is tied or freed: as long as it is the same, so are all ties. */
+  /** Is it that of a Service that is there? */
+  has(pool: BackendPool): boolean {
+    return this.#poolByName.values().some((one) => one === pool);
+  }
+
   get affinityChanges(): number {
     let changes = this.#pastAffinityChanges;
     for (const { balancer } of this.#poolByName.values()) changes += balancer.affinityChanges;
@@ -139,7 +145,8 @@ export class BackendPools {
     return [...readingOf.values()];
   }
 
-  #forgetUnused(): void {
+  #forgetUnused(): boolean {
+    const before = this.#poolByName.size;
     const needed = new Set([...this.#seatByKey.values()].map(({ pool }) => pool));
     for (const [name, pool] of this.#poolByName) {
       if (needed.has(pool)) continue;
@@ -154,6 +161,7 @@ export class BackendPools {
     for (const [key, counts] of this.#countsByKey) {
       if (!counting.has(counts)) this.#countsByKey.delete(key);
     }
+    return this.#poolByName.size < before;
   }
 
   #restoreTies(name: string, pool: BackendPool, now: MonotonicMs): void {

@@ -96,10 +96,16 @@ export class Forwarder implements Policy {
 
   /**
    * Forgets what is not in `keys`, but nothing that a listener is bound to: it still accepts, and must follow the
-   * key when it is wanted again. The next call after it was unbound forgets that too. Sessions live on.
+   * key when it is wanted again. The next call after it was unbound forgets that too. Established sessions live on;
+   * whoever still waits for a dial of a Service that is gone is refused.
    */
   retainBackends(keys: ReadonlySet<string>): void {
-    this.#pools.retain(keys);
+    if (!this.#pools.retain(keys)) return;
+    const now = this.#deps.clock.now();
+    for (const [id, session] of this.#sessions) {
+      if (!session.isWaiting || this.#pools.has(session.pool)) continue;
+      this.#control?.answer(id, this.#dialler.refuse(session, 'no_endpoints', now));
+    }
   }
 
   /** Ties of an earlier instance, by pool: each is taken up as soon as its pool is there. */

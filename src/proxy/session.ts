@@ -50,6 +50,11 @@ export class Session {
     return { session: this.id, client: this.client, service, isUdp };
   }
 
+  /** Let in, and neither dialled nor refused: others are dialled before it. */
+  get isWaiting(): boolean {
+    return this.isAdmitted && !this.isEstablished && !this.#isCounted;
+  }
+
   /** By then a session that waits must have had its turn. */
   get deadline(): MonotonicMs {
     return this.#plan.deadline;

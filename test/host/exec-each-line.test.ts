@@ -58,3 +58,17 @@ test('the signal ends it', async () => {
   abort.abort();
   await expect(ended).rejects.toMatchObject({ code: 'ERR_EXEC_FAILED' });
 });
+
+test('a program that prints no line end is ended, and what it had said before counts', async () => {
+  const lines: string[] = [];
+  const endless = execEachLine('sh', [...SHELL, 'echo one; exec cat /dev/zero'], {
+    onLine: (line) => void lines.push(line),
+    timeoutMs: 60_000,
+    signal: new AbortController().signal,
+  });
+  await expect(endless).rejects.toMatchObject({
+    code: 'ERR_EXEC_FAILED',
+    message: expect.stringContaining('65536 characters') as string,
+  });
+  expect(lines).toEqual(['one']);
+});

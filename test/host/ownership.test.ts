@@ -1,7 +1,9 @@
 /** Who writes the rules when several instances meet: one, and the others keep what they serve. */
+import { once } from 'node:events';
 import { Server } from 'node:net';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
-import { listenOn } from '../../src/host/ownership-socket.ts';
+import { renderMessage } from '../../src/host/ownership-protocol.ts';
+import { connectTo, listenOn } from '../../src/host/ownership-socket.ts';
 import { waitFor } from '../support/wait.ts';
 import { FakeNode, type Instance, portOf } from './ownership-fixture.ts';
 
@@ -40,6 +42,50 @@ describe('an instance alone', () => {
     one.fault = undefined;
     expect(await one.ownership.ensure()).toBe(true);
     expect(one.ownership.generation).toBe(1);
+  });
+});
+
+describe('somebody else with the name of the socket', () => {
+  test.each(['yielded', 'accepted'])(
+    'who says %s to everything and keeps it is passed over, and asked over few connections at a time',
+    async (type) => {
+      const node = new FakeNode();
+      let open = 0;
+      let most = 0;
+      const squatter = await listenOn(node.socketName, (socket) => {
+        open += 1;
+        most = Math.max(most, open);
+        socket.on('close', () => (open -= 1)).on('error', () => {});
+        socket.on('data', () =>
+          socket.write(`${JSON.stringify({ version: 1, type, generation: 1, ports: [] })}\n`),
+        );
+      });
+      onTestFinished(() => void squatter?.close());
+      const one = node.instance({ answerTimeoutMs: 500 });
+      onTestFinished(() => one.ownership.close());
+      expect(await one.sync()).toBe(true);
+      expect(most).toBeLessThanOrEqual(3);
+    },
+  );
+
+  test('who asks for the rules and hangs up gets them once, not again and again', async () => {
+    const node = new FakeNode();
+    const one = node.instance();
+    onTestFinished(() => one.ownership.close());
+    await one.sync();
+    const ask = async (): Promise<void> => {
+      const connected = await connectTo(node.socketName);
+      if (connected.kind !== 'connected') throw new Error(connected.kind);
+      const { socket } = connected;
+      const answered = once(socket, 'data');
+      socket.write(renderMessage({ type: 'takeover' }));
+      await answered;
+      socket.destroy();
+    };
+    await ask();
+    await becomes('it to own again', () => one.ownership.isOwner);
+    for (let times = 0; times < 5; times += 1) await ask();
+    expect(one.ownership).toMatchObject({ isOwner: true, changes: 3 });
   });
 });
 

@@ -207,6 +207,15 @@ describe('above the number of concurrent dials', () => {
     expect(fixture.statistics.failures.overflow).toBe(1000);
   });
 
+  test('one who waits for a Service that is deleted is refused, and who is dialled already is not', () => {
+    const fixture = serving();
+    const [one, two] = open(fixture, 2) as [SessionId, SessionId];
+    fixture.unbind();
+    fixture.forwarder.retainBackends(new Set());
+    expect(endpointsOf(fixture, [one, two])).toEqual([FIRST, undefined]);
+    expect(fixture.forwarder.statistics().dialsWaiting).toBe(0);
+  });
+
   test('one who goes away while he waits is forgotten', () => {
     const fixture = serving();
     const [one, two, three] = open(fixture, 3) as [SessionId, SessionId, SessionId];
