@@ -11,7 +11,7 @@
  *       netns-link-local   link-local   bridged                   yes                   yes
  *       netns-unnumbered   link-local   unnumbered                yes                   yes
  *
- *   A few long files that `netns-unnumbered` has are left out of `netns-link-local`, unless KUP_TEST_LONG is 1.
+ *   The long files and `e2e/`, which `netns-unnumbered` has, are left out of `netns-link-local`, unless KUP_TEST_LONG is 1.
  *   `redirect/` and `link-local/` are about one way of capture. `once/` depends neither on capture nor on pod links,
  *   or sees to both by itself.
  *   `load/` are load runs of some seconds, in the project `netns` only: what they are about is not the way of capture.
@@ -21,6 +21,7 @@
  * Groups run one after the other, so that none disturbs the deadlines of another (group 0 would not do: where one
  * worker is all there is, vitest moves its files to the end). `.ci/run` counts from the JSON report.
  */
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config';
 import type { Capture, PodLinks } from './test/support/capture-under-test.ts';
@@ -29,6 +30,9 @@ import type { Capture, PodLinks } from './test/support/capture-under-test.ts';
 const COMPILE_CACHE = { NODE_COMPILE_CACHE: join(import.meta.dirname, '.cache/node') };
 
 const isLong = process.env['KUP_TEST_LONG'] === '1';
+
+/** Not one less than there are processors, as vitest would have it: on two that is one. */
+const UNIT_WORKERS = Math.max(2, availableParallelism());
 
 /** Files of the three netns projects that run at the same time. */
 const NETNS_WORKERS = 4;
@@ -81,6 +85,7 @@ export default defineConfig({
           name: 'unit',
           include: ['test/**/*.test.ts'],
           exclude: ['test/netns/**', 'test/cluster/**'],
+          maxWorkers: UNIT_WORKERS,
           sequence: { groupOrder: 1 },
         },
       },
@@ -95,13 +100,7 @@ export default defineConfig({
         capture: 'link-local',
         podLinks: 'bridged',
         folders: ['link-local'],
-        longOnly: [
-          'test/netns/edits/**',
-          'test/netns/change-under-load*',
-          'test/netns/e2e/schedulers*',
-          'test/netns/e2e/proxy-protocol-backends*',
-          'test/netns/e2e/proxy-protocol-changes*',
-        ],
+        longOnly: ['test/netns/edits/**', 'test/netns/change-under-load*', 'test/netns/e2e/**'],
       }),
       netnsProject({
         name: 'netns-unnumbered',

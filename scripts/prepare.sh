@@ -29,6 +29,7 @@ missing_packages() {
   has ip || missing="$missing iproute2"
   has conntrack || missing="$missing conntrack"
   [ "$purpose" = demo ] || has openssl || missing="$missing openssl"
+  [ "$purpose" = demo ] || has nft || missing="$missing nftables"
   [ -n "$missing" ]
 }
 

@@ -144,14 +144,19 @@ describe.skipIf(canMakeNamespaces() !== undefined)('rules', () => {
       });
     }
     await answeredBy('pod1');
-    const told = proxy.log.filter((line) => String(line['msg']).startsWith('Rules were changed by another'));
-    expect(told.map((line) => line['family'])).toEqual(expect.arrayContaining(['IPv4', 'IPv6']));
-    const counted = await Promise.all(
-      ['flush', 'jump', 'rules'].map(async (reason) =>
+    const told = (): (string | undefined)[] =>
+      proxy.log
+        .filter((line) => String(line['msg']).startsWith('Rules were changed by another'))
+        .map((line) => line['family'] as string | undefined);
+    expect(told()).toEqual(expect.arrayContaining(['IPv4', 'IPv6']));
+    // Told when it is seen, counted when it is mended.
+    const areCounted = async (): Promise<boolean> => {
+      const counts = ['flush', 'jump', 'rules'].map(async (reason) =>
         proxy.metric('userspace_proxy_iptables_resyncs_total', { reason }),
-      ),
-    );
-    expect(counted.reduce((sum, count) => sum + count, 0)).toBe(told.length);
+      );
+      return (await Promise.all(counts)).reduce((sum, count) => sum + count, 0) === told().length;
+    };
+    await waitFor(areCounted, { timeoutMs: 5 * SYNC_PERIOD_MS, what: 'each to be counted once' });
   });
 
   test('stand before those of kube-proxy in nat, whoever came first', async () => {
