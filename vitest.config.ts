@@ -18,7 +18,7 @@
  *   So are the tests of `faults/`, where backends, clients, the network and the machine itself fail.
  * - `cluster` needs a real control plane on top (scripts/cluster-assets.sh), and root.
  *
- * `unit` runs before the others, so that neither disturbs the deadlines of the other (group 0 would not do: where one
+ * Groups run one after the other, so that none disturbs the deadlines of another (group 0 would not do: where one
  * worker is all there is, vitest moves its files to the end). `.ci/run` counts from the JSON report.
  */
 import { availableParallelism } from 'node:os';
@@ -34,8 +34,8 @@ const isLong = process.env['KUP_TEST_LONG'] === '1';
 /** Not one less than there are processors, as vitest would have it: on two that is one. */
 const UNIT_WORKERS = Math.max(2, availableParallelism());
 
-/** Files of the three netns projects and of `cluster` that run at the same time: they mostly wait. */
-const LAB_WORKERS = 4;
+/** Files of the three netns projects that run at the same time: they mostly wait. */
+const NETNS_WORKERS = 4;
 
 /** In test/netns, not for every project. */
 const FOLDERS = ['redirect', 'link-local', 'once', 'load', 'faults'] as const;
@@ -68,7 +68,7 @@ function netnsProject({
       ],
       env: { KUP_TEST_CAPTURE: capture, KUP_TEST_POD_LINKS: podLinks, ...COMPILE_CACHE },
       // Labs know nothing of each other, and their tests mostly wait: for a deadline, a kernel, a process.
-      maxWorkers: LAB_WORKERS,
+      maxWorkers: NETNS_WORKERS,
       sequence: { groupOrder: 2 },
       testTimeout: isLong ? 900_000 : 30_000,
       hookTimeout: 60_000,
@@ -117,9 +117,9 @@ export default defineConfig({
           name: 'cluster',
           include: ['test/cluster/**/*.test.ts'],
           env: COMPILE_CACHE,
-          // Each has a lab and a control plane of its own.
-          maxWorkers: LAB_WORKERS,
-          sequence: { groupOrder: 2 },
+          // A control plane needs the machine for itself to be there in time.
+          fileParallelism: false,
+          sequence: { groupOrder: 3 },
           testTimeout: isLong ? 900_000 : 60_000,
           hookTimeout: 120_000,
         },
