@@ -1,9 +1,7 @@
 /** `--cleanup`: takes every rule and chain of ours out of the kernel, and nothing else. */
 import type { Iptables } from './iptables.ts';
 import { renderRemoval } from './render.ts';
-import type { TableName } from './rule.ts';
-
-const TABLES: readonly TableName[] = ['nat', 'filter'];
+import { TABLES } from './rule.ts';
 
 /** Removes what is ours from each of these; true when there was something. Rejects as `Iptables` does. */
 export async function removeRulesOfAll(all: readonly Iptables[]): Promise<boolean> {

@@ -1,8 +1,6 @@
 /** Which generations have written the rules that the kernel holds now. */
 import type { Iptables } from './iptables.ts';
-import type { TableName } from './rule.ts';
-
-const TABLES: readonly TableName[] = ['nat', 'filter'];
+import { TABLES } from './rule.ts';
 
 /**
  * The highest that any table of these families carries, in the other flavour too; 0 when there is none. Who starts as the

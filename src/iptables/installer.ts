@@ -19,11 +19,9 @@ import {
   renderRetirement,
   renderTakeover,
 } from './render.ts';
-import type { RuleSet, TableName } from './rule.ts';
+import { type RuleSet, TABLES, type TableName } from './rule.ts';
 import { Spellings } from './spellings.ts';
 import { type TableText, renderTableText } from './table-text.ts';
-
-const TABLES: readonly TableName[] = ['nat', 'filter'];
 
 /** Why everything was written: the first time of a generation, after a write that failed, or because of what somebody else did. */
 export type RewriteReason = 'start' | 'failure' | ForeignChange;

@@ -7,6 +7,9 @@ import type { Protocol } from '../model/service-port-name.ts';
 
 export type TableName = 'nat' | 'filter';
 
+/** Every table that has rules of ours, in the order in which they are looked at. */
+export const TABLES: readonly TableName[] = ['nat', 'filter'];
+
 /** Every chain of ours begins so; nothing else is ever touched. */
 export const CHAIN_PREFIX = 'USERSPACE-PROXY-';
 
