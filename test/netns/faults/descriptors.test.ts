@@ -67,13 +67,12 @@ describe.skipIf(canMakeNamespaces() !== undefined).for(CASES)('at a limit of ope
     expect(held.failures.map(({ errno }) => errno)).not.toContain('TIMEOUT');
     expect(held.open).toBeGreaterThan(20);
     expect(held.open).toBeLessThan(LIMIT / 2);
-    const overflow = await metricOf(proxy, 'connection_failures_total', {
-      service: 'web',
-      reason: 'overflow',
-    });
-    // What was reckoned with is refused in good form: each by a reset, and counted. Else the system closes some.
-    const isCounted = held.endedByFin === 0 && overflow === COUNT - held.open;
-    expect(at.lowered || isCounted).toBe(true);
+    // Nothing was kept back: even the one who asks for the metrics may be turned away. The system closed some of them.
+    if (at.lowered) return;
+    // What was reckoned with is refused in good form: each by a reset, and counted.
+    expect(held.endedByFin).toBe(0);
+    const why = { service: 'web', reason: 'overflow' };
+    expect(await metricOf(proxy, 'connection_failures_total', why)).toBe(COUNT - held.open);
   });
 
   test('those that live go on', async () => {
