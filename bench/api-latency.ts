@@ -85,7 +85,7 @@ async function run(options: Options, only: string, signal: AbortSignal): Promise
   const leftOut: { name: string; reason: string }[] = [];
   const roundsOf = new Map<Contender, Round[]>();
   for (const contender of listContenders().filter(({ name }) => name.includes(only))) {
-    const reason = await contender.whyNot(bench.lab.node);
+    const reason = await contender.whyNot();
     if (reason === undefined) roundsOf.set(contender, []);
     else leftOut.push({ name: contender.name, reason });
   }

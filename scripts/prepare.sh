@@ -6,9 +6,11 @@
 #   2. node_modules, by `npm ci`, when it is missing, older than package-lock.json, or left half-filled.
 #   3. Node itself: on Linux x64 and arm64 the right one is in node_modules (an optional dependency) and npm
 #      puts node_modules/.bin first on PATH, so an older Node on the machine only ever runs npm.
+#   4. The native engine, built when it is missing or older than its sources. `demo` does without where there is no
+#      compiler: it runs on the node engine then.
 #
 # Usage: sh scripts/prepare.sh [demo|test]. Without root, `test` goes on when Debian packages are missing (what
-# needs root is skipped and says so); `demo` cannot.
+# needs root is skipped and says so, and so are the tests of the native engine without a compiler); `demo` cannot.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -30,6 +32,10 @@ missing_packages() {
   has conntrack || missing="$missing conntrack"
   [ "$purpose" = demo ] || has openssl || missing="$missing openssl"
   [ "$purpose" = demo ] || has nft || missing="$missing nftables"
+  compiler=${CXX:-g++}
+  [ "$purpose" = demo ] || has "${compiler%% *}" || missing="$missing g++"
+  [ "$purpose" = demo ] || has make || missing="$missing make"
+  [ "$purpose" = demo ] || has python3 || missing="$missing python3"
   [ -n "$missing" ]
 }
 
@@ -148,3 +154,16 @@ has_right_node || {
   fi
   die "Otherwise install Node 24 (https://nodejs.org/en/download, or 'nvm install 24') and run the command again."
 }
+
+# --- 4. The native engine -------------------------------------------------------------------------------------
+
+if why=$(sh scripts/build-native.sh check 2>&1); then
+  sh scripts/build-native.sh || {
+    [ "$purpose" = demo ] || die "the tests run on the native engine too"
+    say "going on with the node engine"
+  }
+elif [ "$purpose" = test ] && is_root; then
+  die "the native engine cannot be built: $why"
+elif [ "$purpose" = test ]; then
+  say "the native engine cannot be built, and its tests are skipped: $why"
+fi

@@ -19,7 +19,6 @@ import {
   ServiceAccountCredentials,
 } from './sources/kubernetes/credentials.ts';
 import type { RunProgram } from './sources/kubernetes/exec-credentials.ts';
-import { KubernetesSource } from './sources/kubernetes/kubernetes-source.ts';
 import { ManifestsSource } from './sources/manifests/manifests-source.ts';
 
 export interface Source {
@@ -50,6 +49,8 @@ export async function createSource(config: Config, deps: SourceDeps): Promise<So
     return new ManifestsSource(deps, { paths: manifests, nodeName, serviceProxyName });
   }
   const { servers, credentials } = await apiAccess(config, deps);
+  // Late: the HTTP client is a tenth of what a start costs, and with manifests nobody needs it.
+  const { KubernetesSource } = await import('./sources/kubernetes/kubernetes-source.ts');
   const source = new KubernetesSource(
     { ...deps, credentials, random: Math.random },
     {

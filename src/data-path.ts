@@ -1,6 +1,10 @@
 /** Builds the data path out of its rooms: engine, forwarder, listeners and their ports. Decides nothing. */
 import type { Config } from './cli/config.ts';
 import type { Clock } from './clock.ts';
+import { type EngineName, createEngine } from './create-engine.ts';
+import type { Engine, EngineOptions } from './engine/engine.ts';
+import { loadAddon } from './engine/native/addon.ts';
+import { NativeEngine } from './engine/native/native-engine.ts';
 import { NodeEngine } from './engine/node/node-engine.ts';
 import { localPortRange } from './host/kernel.ts';
 import type { PortMemory } from './host/port-memory.ts';
@@ -22,6 +26,8 @@ export interface DescriptorShares {
   readonly reserve: number;
   /** Connections of each of the two HTTP servers; they are in the reserve. */
   readonly httpConnections: number;
+  /** That the native engine may have for what it splices; they are in the reserve, whichever engine it is. */
+  readonly pipes: number;
 }
 
 /**
@@ -32,10 +38,15 @@ const OWN_DESCRIPTORS = 64;
 /** Probes and scrapers need few; where there is room, more may come, so that nobody can shut them out easily. */
 const HTTP_CONNECTIONS = { min: 16, max: 128, part: 1 / 64 };
 
+/** A user gets about twice as many that are large (fs.pipe-user-pages-soft). Without a pipe it copies. */
+const PIPES = { min: 1, max: 32, part: 1 / 64 };
+
 export function shareDescriptors(limit: number): DescriptorShares {
-  const { min, max, part } = HTTP_CONNECTIONS;
-  const httpConnections = Math.min(max, Math.max(min, Math.floor(limit * part)));
-  return { limit, reserve: OWN_DESCRIPTORS + 2 * httpConnections, httpConnections };
+  const share = ({ min, max, part }: typeof PIPES): number =>
+    Math.min(max, Math.max(min, Math.floor(limit * part)));
+  const httpConnections = share(HTTP_CONNECTIONS);
+  const pipes = share(PIPES);
+  return { limit, reserve: OWN_DESCRIPTORS + 2 * (httpConnections + pipes), httpConnections, pipes };
 }
 
 /** Ports the proxy never takes for itself. */
@@ -58,7 +69,8 @@ export async function rememberedPorts(
 
 export interface DataPath {
   readonly forwarder: Forwarder;
-  readonly engine: NodeEngine;
+  readonly engine: Engine;
+  readonly engineName: EngineName;
   readonly listeners: ListenerSet;
   readonly ports: ProxyPorts;
 }
@@ -96,14 +108,17 @@ export function createDataPath(
       balancer,
     },
   );
-  const engine = new NodeEngine(
-    { clock, policy: forwarder },
+  const engineDeps = { clock, policy: forwarder };
+  const engineOptions = engineOptionsFromConfig(config);
+  const { engine, name: engineName } = createEngine(
+    config.engine,
     {
-      tcpIdleTimeoutMs: config.tcpIdleTimeoutMs,
-      halfCloseTimeoutMs: config.halfCloseTimeoutMs,
-      udpUnrepliedTimeoutMs: config.udpUnrepliedTimeoutMs,
-      udpRepliedTimeoutMs: config.udpRepliedTimeoutMs,
+      loadAddon: () => loadAddon(),
+      native: (addon) =>
+        new NativeEngine(engineDeps, { ...engineOptions, maxPipes: wiring.descriptors.pipes }, addon),
+      node: () => new NodeEngine(engineDeps, engineOptions),
     },
+    logger,
   );
   forwarder.attach(engine);
   const ports = new ProxyPorts({
@@ -124,5 +139,14 @@ export function createDataPath(
     },
     { gracePeriodMs: config.listenerGracePeriodMs },
   );
-  return { forwarder, engine, listeners, ports };
+  return { forwarder, engine, engineName, listeners, ports };
+}
+
+function engineOptionsFromConfig(config: Config): EngineOptions {
+  return {
+    tcpIdleTimeoutMs: config.tcpIdleTimeoutMs,
+    halfCloseTimeoutMs: config.halfCloseTimeoutMs,
+    udpUnrepliedTimeoutMs: config.udpUnrepliedTimeoutMs,
+    udpRepliedTimeoutMs: config.udpRepliedTimeoutMs,
+  };
 }

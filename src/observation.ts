@@ -33,6 +33,7 @@ export function createObservation(
   const metrics = createMetrics({
     clock,
     version,
+    engine: read.dataPath.engineName,
     statistics: () => read.dataPath.forwarder.statistics(),
     engineTotals: () => read.dataPath.engine.totals(),
     inventory: read.inventory,

@@ -1,23 +1,21 @@
 /** The proxies that are measured: ours, and kube-proxy 1.20.2 where its binary is among the control plane's. */
 import { once } from 'node:events';
-import { accessSync, closeSync, constants, openSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { clusterAssets } from '../../test/support/cluster-assets.ts';
 import type { Host } from '../../test/support/netns-lab.ts';
 import { ProxyProcess } from '../../test/support/proxy-process.ts';
 import { waitFor } from '../../test/support/wait.ts';
 import { type BenchCluster, type EndpointsResource, NODE_NAME } from './bench-cluster.ts';
+import { type KubeProxyMode, kubeProxyArgv, kubeProxyPath, whyNoKubeProxy } from './kube-proxy.ts';
+import { flushRules } from './node-rules.ts';
 
 const HEALTH_PORT = 10_256;
 const START_DEADLINE_MS = 30_000;
 const CLEANUP_DEADLINE_MS = 60_000;
 const LOG_TAIL_CHARACTERS = 2_000;
-/** kube-proxy's userspace mode ends where it may not have that many files open. */
-const USERSPACE_OPEN_FILES = 64_000;
 const MAIN = join(import.meta.dirname, '../../src/main.ts');
-const TABLES = ['nat', 'filter', 'mangle', 'raw'];
 
 export interface RunningProxy {
   readonly pid: number;
@@ -29,19 +27,12 @@ export interface Contender {
   readonly name: string;
   readonly endpointsResource: EndpointsResource;
   /** Why it cannot be measured here. */
-  readonly whyNot: (node: Host) => Promise<string | undefined>;
+  readonly whyNot: () => Promise<string | undefined>;
   /** Resolves when it says that it is ready. */
   readonly start: (cluster: BenchCluster) => Promise<RunningProxy>;
   /** The command that takes its rules away. */
   readonly cleanupArgv: readonly string[];
 }
-
-const CONNTRACK_FLAGS = [
-  '--conntrack-max-per-core=0',
-  '--conntrack-min=0',
-  '--conntrack-tcp-timeout-established=0',
-  '--conntrack-tcp-timeout-close-wait=0',
-];
 
 const ours: Contender = {
   name: 'ours',
@@ -67,30 +58,15 @@ const ours: Contender = {
   cleanupArgv: [process.execPath, MAIN, '--cleanup'],
 };
 
-function kubeProxy(mode: 'iptables' | 'userspace'): Contender {
+function kubeProxy(mode: KubeProxyMode): Contender {
   const isUserspace = mode === 'userspace';
   return {
     name: `kube-proxy 1.20 ${mode}`,
     endpointsResource: isUserspace ? 'endpoints' : 'endpointslices',
-    whyNot: async (node) => {
-      const path = binaryPath();
-      if (!isExecutable(path)) return `there is no ${path}`;
-      if (!isUserspace) return undefined;
-      const { exitCode } = await node.exec(['sh', '-c', `ulimit -H -n ${USERSPACE_OPEN_FILES}`]);
-      return exitCode === 0
-        ? undefined
-        : `it insists on ${USERSPACE_OPEN_FILES} open files, and the hard limit here is lower and cannot be raised`;
-    },
+    whyNot: async () => whyNoKubeProxy(),
     start: async ({ lab, kubeconfig }) =>
-      startKubeProxy(lab.node, [
-        binaryPath(),
-        `--kubeconfig=${kubeconfig}`,
-        `--hostname-override=${NODE_NAME}`,
-        `--proxy-mode=${mode}`,
-        ...(isUserspace ? ['--feature-gates=EndpointSliceProxying=false'] : []),
-        ...CONNTRACK_FLAGS,
-      ]),
-    cleanupArgv: [binaryPath(), '--cleanup'],
+      startKubeProxy(lab.node, await kubeProxyArgv(mode, { node: lab.node, kubeconfig })),
+    cleanupArgv: [kubeProxyPath(), '--cleanup'],
   };
 }
 
@@ -106,17 +82,7 @@ export function listContenders(): readonly Contender[] {
 export async function cleanNode(node: Host, { cleanupArgv }: Contender): Promise<void> {
   // kube-proxy 1.20's ends with 1 where there is no IPVS.
   await node.exec(cleanupArgv, { timeoutMs: CLEANUP_DEADLINE_MS });
-  for (const command of ['iptables', 'ip6tables']) {
-    const lines = TABLES.flatMap((table) => [
-      `${command} -w 5 -t ${table} -F`,
-      `${command} -w 5 -t ${table} -X`,
-    ]);
-    await node.run(['sh', '-ec', lines.join('\n')]);
-    const saved = await node.run([`${command}-save`]);
-    const left = saved.split('\n').find((line) => line.startsWith('-A') || /^:\S+ - /.test(line));
-    if (left !== undefined) throw new Error(`the node is not clean: ${left}`);
-  }
-  await node.run(['conntrack', '-F']);
+  await flushRules(node);
 }
 
 async function startKubeProxy(node: Host, argv: readonly string[]): Promise<RunningProxy> {
@@ -147,17 +113,4 @@ async function startKubeProxy(node: Host, argv: readonly string[]): Promise<Runn
     throw error;
   }
   return { pid: child.pid ?? 0, stop };
-}
-
-function binaryPath(): string {
-  return join(clusterAssets() ?? '', 'kube-proxy');
-}
-
-function isExecutable(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
 }

@@ -24,6 +24,9 @@ export type Command = 'run' | 'cleanup' | 'print-rules' | 'help' | 'version';
 /** How traffic reaches the proxy: REDIRECT, or DNAT to a private address on `lo` (decision 3). */
 export type CaptureMode = 'redirect' | 'link-local';
 
+/** What carries the bytes; `auto`: the native engine where it loads, else the one on Node's sockets. */
+export type EngineChoice = 'auto' | 'native' | 'node';
+
 /** All durations are whole or fractional milliseconds, at most 24 days. */
 export interface Config extends ConnectionSettings {
   /** Files and directories to read, as given; none: an API server is the source. */
@@ -39,6 +42,7 @@ export interface Config extends ConnectionSettings {
   /** Lower case, as kube-proxy makes it. '' : use the host name. */
   readonly hostnameOverride: string;
   readonly capture: CaptureMode;
+  readonly engine: EngineChoice;
   /** Within 1024 to 65535. */
   readonly proxyPortRange: PortRange;
   /** undefined: keep no state. */
@@ -151,6 +155,7 @@ function configFromValues(values: Values, given: ReadonlyMap<string, unknown>): 
     watchStallTimeoutMs: values['watch-stall-timeout'],
     hostnameOverride: values['hostname-override'].trim().toLowerCase(),
     capture: values.capture,
+    engine: values.engine,
     proxyPortRange: Object.freeze(values['proxy-port-range']),
     stateDir: values['state-dir'] === '' ? undefined : values['state-dir'],
     syncPeriodMs: values['iptables-sync-period'],

@@ -54,6 +54,8 @@ export interface UserspaceProxyConfiguration {
   readonly disableExternalIPs: boolean;
   readonly drainTimeout: string;
   readonly ejectionTime: string;
+  /** As asked for: `auto`, `native` or `node`. */
+  readonly engine: string;
   readonly externalClusterIP: boolean;
   readonly listenerGracePeriod: string;
   readonly manifests: readonly string[];
@@ -101,6 +103,7 @@ export function kubeProxyConfigurationFromConfig(config: Config): KubeProxyConfi
       disableExternalIPs: config.disableExternalIPs,
       drainTimeout: renderDuration(config.drainTimeoutMs),
       ejectionTime: renderDuration(config.ejectionTimeMs),
+      engine: config.engine,
       externalClusterIP: config.externalClusterIP,
       listenerGracePeriod: renderDuration(config.listenerGracePeriodMs),
       manifests: config.manifests,

@@ -29,6 +29,8 @@ import {
 
 /** Away from the usual ip_local_port_range (32768-60999) and the NodePort range (30000-32767). */
 const DEFAULT_PROXY_PORT_RANGE = { first: 20_000, last: 29_999 } as const;
+/** Values of `--engine`. */
+const ENGINES = ['auto', 'native', 'node'] as const;
 const HEALTHZ_PORT = 10_256;
 const METRICS_PORT = 10_249;
 
@@ -81,6 +83,11 @@ export const FLAGS = {
     oneOf(['redirect', 'link-local']),
     'redirect',
     'How traffic reaches the proxy. "redirect": REDIRECT in PREROUTING and OUTPUT. "link-local": listeners on a private address on lo, 169.254.77.1 and an IPv6 ULA, and DNAT to it: for pod networks whose interfaces have no address, such as Calico\'s.',
+  ),
+  engine: proxying(
+    oneOf(ENGINES),
+    'auto',
+    'What carries the bytes: "native" (C++, epoll and splice), "node" (Node\'s own sockets; always there, slower, the same behaviour), or "auto": native where its addon was built and loads, else node.',
   ),
   'proxy-port-range': proxying(
     portRange(DEFAULT_PROXY_PORT_RANGE),

@@ -16,8 +16,9 @@
  *    address and port the client's datagrams arrived on.
  * 5. A fault of one session ends that session only.
  *
- * A policy may call `answer`, `reset` and `lastUsed` while it handles an event; what comes of it is reported before the
- * call returns, or later.
+ * A policy may call `answer`, `reset` and `lastUsed` while it handles events; what comes of it is reported before the
+ * call returns, or later. An engine that reports several events in one call may be ahead of its policy: of a dial that
+ * the policy has abandoned it reports nothing all the same.
  */
 import type { MonotonicMs } from '../clock.ts';
 
@@ -110,8 +111,12 @@ export type Decision =
 
 export interface Policy {
   /**
-   * One answer for each event, `undefined` where none is wanted or where it comes later through
-   * `Engine.answer`. Synchronous; never throws.
+   * One answer for each event, `undefined` where none is wanted or where it comes through `Engine.answer`, later or
+   * within the call: one of the two, not both. Synchronous; never throws.
+   *
+   * What has happened while the policy was busy comes in one call, the events of a session in their order. A
+   * `dialFailed` comes alone: whoever is moved because of it may have a dial of his own that has ended by now, and is
+   * not to be told of that any more.
    */
   handle(events: readonly EngineEvent[], now: MonotonicMs): readonly (Decision | undefined)[];
 }

@@ -38,8 +38,9 @@ export interface MetricsDeps {
   conntrackUse(): ConntrackUse | undefined;
   /** What the client of the API server counts; undefined: there is none. */
   readonly api: ApiStatistics | undefined;
-  /** The version of this program, for `userspace_proxy_build_info`. */
+  /** The version of this program and its engine (`native` or `node`), for `userspace_proxy_build_info`. */
   readonly version: string;
+  readonly engine: string;
 }
 
 export interface Metrics extends SyncObserver, ReconcilerObserver {
@@ -70,7 +71,7 @@ export function createMetrics(deps: MetricsDeps): Metrics {
   defineServicePortMetrics(registry, () => current().statistics);
   defineNodeMetrics(registry, current);
   defineApiMetrics(registry, deps.api);
-  defineBuildInfo(registry, { version: deps.version, node: process.version });
+  defineBuildInfo(registry, { version: deps.version, node: process.version, engine: deps.engine });
   registry.addProcessMetrics();
 
   return {

@@ -194,8 +194,18 @@ export class Forwarder implements Policy {
     const admittance = this.#entrance.admit(session.arrival, now);
     if (admittance.kind === 'refused') return this.#dialler.overflow(session, admittance.why, now);
     session.isAdmitted = true;
-    if (admittance.evicted !== undefined) this.#control?.reset([admittance.evicted], 'evicted');
+    if (admittance.evicted !== undefined) this.#evict(admittance.evicted);
     return this.#dialler.next(session, now);
+  }
+
+  /** It counts no more from here on: its end may be reported later, and others may have to be let in before that. */
+  #evict(id: SessionId): void {
+    const session = this.#sessions.get(id);
+    if (session?.isAdmitted === true) {
+      session.isAdmitted = false;
+      this.#entrance.left(session.arrival);
+    }
+    this.#control?.reset([id], 'evicted');
   }
 
   #dialFailed({ session: id, failure, errno }: Event<'dialFailed'>, now: MonotonicMs): Decision | undefined {

@@ -64,14 +64,29 @@ export function describeTcpContract(createEngine: CreateEngine): void {
       const backend = await openTcpBackend('127.0.0.1', echo);
       const listener = await fixture.listen('TCP');
 
-      const clients = await Promise.all(Array.from({ length: 20 }, async () => connectTcp(listener)));
-      await fixture.session(19);
+      const clients = await Promise.all(Array.from({ length: 100 }, async () => connectTcp(listener)));
+      await fixture.session(99);
       for (const { session } of fixture.policy.all('opened').toReversed()) {
         fixture.engine.answer(session, dialTo(backend));
       }
 
       for (const [index, client] of clients.entries()) client.send(`client ${index}`);
       await Promise.all(clients.map(async (client, index) => client.text(`client ${index}`)));
+    });
+
+    test('an answer from within the call that asks for it is as good as one that is returned', async () => {
+      const fixture = new EngineFixture(createEngine);
+      const backend = await openTcpBackend('127.0.0.1', sayName('second'));
+      const closed = await closedTcpPort();
+      fixture.policy.decide = ({ kind, session }) => {
+        fixture.engine.answer(session, dialTo(kind === 'opened' ? closed : backend));
+        return undefined;
+      };
+
+      await (await connectTcp(await fixture.listen('TCP'))).text('second');
+
+      const session = await fixture.session();
+      expect(fixture.policy.kindsOf(session).slice(0, 3)).toEqual(['opened', 'dialFailed', 'established']);
     });
 
     test('accepting does not wait for a dial', async () => {

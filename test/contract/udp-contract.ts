@@ -332,6 +332,19 @@ export function describeUdpContract(createEngine: CreateEngine): void {
       await openUdpPeer('127.0.0.1', port);
     });
 
+    test('a listener without an address opens, and serves those that it is given later', async () => {
+      const fixture = new EngineFixture(createEngine);
+      const backend = await openUdpEcho();
+      fixture.policy.decide = () => dialTo(backend);
+      const { id, port } = await fixture.listen('UDP', 'IPv4', []);
+
+      await fixture.engine.setAddresses(id, ['127.0.0.1']);
+      await exchange(await openUdpPeer(), { address: '127.0.0.1', port }, 1);
+      await fixture.engine.setAddresses(id, []);
+
+      expect((await fixture.closed(await fixture.session())).cause).toBe('stopped');
+    });
+
     test('a new address that is taken rejects, and those that could be bound stay bound', async () => {
       const fixture = new EngineFixture(createEngine);
       const backend = await openUdpEcho();

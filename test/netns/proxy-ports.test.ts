@@ -188,7 +188,7 @@ describe.skipIf(canMakeNamespaces() !== undefined)('proxy ports', () => {
       await lab.node.run(['sh', '-c', `iptables -t ${table} -F && iptables -t ${table} -X`]);
     const outside = await lab.ext.agent();
     const [host = ''] = listenAddresses(lab.ext, 'IPv4');
-    const load = await outside.startConnectLoad({ host, port, concurrency: 4 });
+    const load = await outside.startConnectLoad({ host, port, concurrency: 4, pauseMs: 1 });
     await restart();
     expect((await portsOf(proxy))['http/IPv4']).toBe(port);
     await everyVantageWorks();

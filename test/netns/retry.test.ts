@@ -139,7 +139,12 @@ describe.skipIf(canMakeNamespaces() !== undefined)('a Service with backends in t
     const number = at - 8000;
     await install({ name: `mortal-${at}`, number, ports: port(at, at + 22_000) }, [1, 2]);
     const client = await lab.pod(4).agent();
-    const load = await client.startConnectLoad({ host: clusterIP(number, 'IPv4'), port: 80, concurrency: 4 });
+    const load = await client.startConnectLoad({
+      host: clusterIP(number, 'IPv4'),
+      port: 80,
+      concurrency: 4,
+      pauseMs: 5,
+    });
     const answeredBy = async (name: string): Promise<number> =>
       (await client.loadReport(load)).byName[name] ?? 0;
     await waitFor(async () => (await answeredBy('pod1')) >= 50, { timeoutMs: 5_000, what: 'both at work' });

@@ -63,6 +63,7 @@ export class MetricsFixture {
       conntrackUse: () => this.conntrackUse,
       api: hasApi ? this.api : undefined,
       version: '1.2.3',
+      engine: 'native',
     });
   }
 

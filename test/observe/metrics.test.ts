@@ -274,10 +274,10 @@ test('with manifests instead of an API server, its families exist and have no se
   expect(own.flatMap(({ samples }) => samples)).toEqual([]);
 });
 
-test('build info and the process metrics are there', async () => {
+test('build info, which names the engine, and the process metrics are there', async () => {
   const families = await new MetricsFixture().scrape();
 
-  const labels = { version: '1.2.3', node: process.version };
+  const labels = { version: '1.2.3', node: process.version, engine: 'native' };
   expect(sampleValue(families, 'userspace_proxy_build_info', labels)).toBe(1);
   expect(sampleValue(families, 'process_open_fds')).toBeGreaterThan(0);
   expect(sampleValue(families, 'process_max_fds')).toBeGreaterThan(0);

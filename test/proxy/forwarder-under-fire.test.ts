@@ -1,6 +1,6 @@
 /** What the forwarder does when endpoints are dead and clients are too many. */
 import { describe, expect, test } from 'vitest';
-import type { SessionId } from '../../src/engine/engine.ts';
+import type { EngineEvent, ListenerId, SessionId } from '../../src/engine/engine.ts';
 import { SCHEDULERS } from '../../src/model/service-policy.ts';
 import { makeEndpoints, makeServicePort } from '../support/snapshots.ts';
 import { NO_LIMITS } from '../support/forwarder-options.ts';
@@ -248,4 +248,36 @@ test('a UDP flow above the cap displaces the longest idle, and waits for no dial
   fixture.sessions.use(sessions[0] as SessionId);
   fixture.sessions.open(LISTENER, '10.9.0.4');
   expect([...fixture.sessions.closes]).toEqual([[sessions[1], 'evicted']]);
+});
+
+test('UDP flows that come in one batch displace one each, also where an engine reports their end later', () => {
+  const servicePort = makeServicePort({ name: 'web', protocol: 'UDP' });
+  const fixture = ForwarderFixture.serving([1], servicePort, {
+    entrance: { ...NO_LIMITS, maxUdpSessions: 3 },
+  });
+  const evicted: SessionId[] = [];
+  const opened = (id: number): EngineEvent => ({
+    kind: 'opened',
+    listener: LISTENER as ListenerId,
+    session: id as SessionId,
+    client: { address: '10.9.0.1', port: 1000 + id },
+  });
+  fixture.forwarder.attach({
+    answer: () => {},
+    reset: (sessions) => evicted.push(...sessions),
+    lastUsed: () => 0,
+    sessionBytes: () => [],
+  });
+
+  fixture.forwarder.handle([1, 2, 3].map(opened), 0);
+  fixture.forwarder.handle([4, 5, 6].map(opened), 1);
+
+  expect(evicted).toEqual([1, 2, 3]);
+  const closed = evicted.map((session): EngineEvent => {
+    return { kind: 'closed', session, cause: 'evicted', bytesIn: 0, bytesOut: 0 };
+  });
+  fixture.forwarder.handle(closed, 2);
+  expect(fixture.statistics.sessionsActive).toBe(3);
+  fixture.forwarder.handle([opened(7)], 3);
+  expect(evicted).toEqual([1, 2, 3, 4]);
 });

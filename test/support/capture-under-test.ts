@@ -32,8 +32,8 @@ export function captureFlags(args: readonly string[]): readonly string[] {
   return isSet && !isGiven ? ['--capture', captureUnderTest()] : [];
 }
 
-/** The first choice is the default. */
-function readChoice<const T extends string>(variable: string, choices: readonly [T, ...T[]]): T {
+/** What `variable` of the environment says; the first choice is the default. Throws when it is none of them. */
+export function readChoice<const T extends string>(variable: string, choices: readonly [T, ...T[]]): T {
   const asked = process.env[variable] ?? '';
   if (asked === '') return choices[0];
   const choice = choices.find((each) => each === asked);

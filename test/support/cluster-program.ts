@@ -35,6 +35,13 @@ export class Program {
     return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
   }
 
+  /** Throws when it was not started. */
+  get pid(): number {
+    const pid = this.#child?.pid;
+    if (pid === undefined) throw new Error(`${this.name} was not started`);
+    return pid;
+  }
+
   /** Throws when it is running. The lab kills it at the latest when it closes. */
   start(): void {
     if (this.isRunning) throw new Error(`${this.name} is running already`);

@@ -1,13 +1,14 @@
 /**
  * The real proxy as a process in a namespace of the lab, with a directory of manifests that the test edits, and
  * the questions a test asks of it. It is started as its users start it: `node src/main.ts --manifests DIR`, with the
- * way of capture that the suite is run for.
+ * way of capture and the engine that the suite is run for.
  */
 import type { ChildProcess } from 'node:child_process';
 import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { captureFlags } from './capture-under-test.ts';
+import { engineFlags } from './engine-under-test.ts';
 import type { HttpAnswer } from './agent-protocol.ts';
 import type { Host } from './netns-host.ts';
 import type { LogLine } from './log-sink.ts';
@@ -92,6 +93,7 @@ export class ProxyProcess implements AsyncDisposable {
       ...TEST_FLAGS,
       ...(nodeName === undefined ? [] : ['--hostname-override', nodeName]),
       ...captureFlags(args),
+      ...engineFlags(args),
     ];
     const argv = [...within, process.execPath, MAIN, ...flags, ...args];
     const child = host.spawn(argv, {

@@ -1,7 +1,6 @@
 /** The engine that always works: Node's own sockets and streams. */
 import type { Socket } from 'node:net';
 import type { Clock, MonotonicMs } from '../../clock.ts';
-import { ProxyError } from '../../errors.ts';
 import type {
   Decision,
   Engine,
@@ -14,6 +13,7 @@ import type {
   SessionId,
   SocketAddress,
 } from '../engine.ts';
+import { addressesFault, openFault } from '../errno.ts';
 import { type MutableTotals, type NodeSession, Reporter } from './reporter.ts';
 import { TcpListener } from './tcp-listener.ts';
 import { TcpSession } from './tcp-session.ts';
@@ -66,8 +66,7 @@ export class NodeEngine implements Engine {
         spec.protocol === 'TCP' ? await this.#openTcp(id, spec) : await this.#openUdp(id, spec),
       );
     } catch (error) {
-      const where = `${spec.protocol} port ${spec.port} on ${spec.addresses.join(', ')}`;
-      throw new ProxyError('ERR_LISTENER_OPEN', `cannot listen on ${where}`, { cause: error });
+      throw openFault(spec, error);
     }
     return id;
   }
@@ -78,9 +77,7 @@ export class NodeEngine implements Engine {
     try {
       await listener.setAddresses(addresses);
     } catch (error) {
-      throw new ProxyError('ERR_LISTENER_OPEN', `cannot listen on all of ${addresses.join(', ')}`, {
-        cause: error,
-      });
+      throw addressesFault(addresses, error);
     }
   }
 

@@ -9,7 +9,7 @@
 import { type Socket, connect } from 'node:net';
 import { setImmediate as afterPoll } from 'node:timers/promises';
 import type { CloseCause, Decision, SessionId } from '../engine.ts';
-import { dialFailureFromErrno, errnoText } from './errno.ts';
+import { dialFailureFromErrno, errnoText } from '../errno.ts';
 import type { MutableTotals, NodeSession, Reporter } from './reporter.ts';
 
 /** First keep-alive probe after this; libuv then probes each second, ten times: a vanished peer is noticed in 25 s. */

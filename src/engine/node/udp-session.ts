@@ -5,7 +5,7 @@
 import { type Socket, createSocket } from 'node:dgram';
 import type { MonotonicMs } from '../../clock.ts';
 import type { CloseCause, Decision, SessionId, SocketAddress } from '../engine.ts';
-import { dialFailureFromErrno, errnoText } from './errno.ts';
+import { dialFailureFromErrno, errnoText } from '../errno.ts';
 import { literalLookup } from './literal-lookup.ts';
 import type { MutableTotals, NodeSession, Reporter } from './reporter.ts';
 

@@ -6,6 +6,7 @@ import { createInterface } from 'node:readline';
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest';
 import type { ServerHandle } from '../../support/agent-protocol.ts';
 import { captureFlags, captureUnderTest, podLinksUnderTest } from '../../support/capture-under-test.ts';
+import { engineFlags, engineUnderTest } from '../../support/engine-under-test.ts';
 import {
   canMakeNamespaces,
   createLab,
@@ -384,13 +385,24 @@ describe.skipIf(reason !== undefined)('a lab goes away', () => {
 describe('what the suite is run for', () => {
   afterEach(() => vi.unstubAllEnvs());
 
-  test('is redirect and bridged unless the environment says otherwise', () => {
+  test('is redirect, bridged and the engine that the proxy takes unless the environment says otherwise', () => {
     vi.stubEnv('KUP_TEST_CAPTURE', undefined);
     vi.stubEnv('KUP_TEST_POD_LINKS', '');
-    expect([captureUnderTest(), podLinksUnderTest(), captureFlags([])]).toEqual(['redirect', 'bridged', []]);
+    vi.stubEnv('KUP_TEST_ENGINE', '');
+    expect([captureUnderTest(), podLinksUnderTest(), engineUnderTest()]).toEqual([
+      'redirect',
+      'bridged',
+      'auto',
+    ]);
+    expect([...captureFlags([]), ...engineFlags([])]).toEqual([]);
     vi.stubEnv('KUP_TEST_CAPTURE', 'link-local');
     vi.stubEnv('KUP_TEST_POD_LINKS', 'unnumbered');
-    expect([captureUnderTest(), podLinksUnderTest()]).toEqual(['link-local', 'unnumbered']);
+    vi.stubEnv('KUP_TEST_ENGINE', 'node');
+    expect([captureUnderTest(), podLinksUnderTest(), engineUnderTest()]).toEqual([
+      'link-local',
+      'unnumbered',
+      'node',
+    ]);
   });
 
   test('is refused when nobody knows it', async () => {
@@ -400,6 +412,8 @@ describe('what the suite is run for', () => {
       'KUP_TEST_CAPTURE must be one of redirect, link-local, not "linklocal"',
     );
     await expect(createLab()).rejects.toThrow('KUP_TEST_POD_LINKS must be one of');
+    vi.stubEnv('KUP_TEST_ENGINE', 'nodejs');
+    expect(() => engineFlags([])).toThrow('KUP_TEST_ENGINE must be one of auto, native, node, not "nodejs"');
   });
 
   test('goes to every proxy that is not told something else', () => {
@@ -407,6 +421,10 @@ describe('what the suite is run for', () => {
     expect(captureFlags(['--capture-other', 'x'])).toEqual(['--capture', 'link-local']);
     expect(captureFlags(['--capture', 'redirect'])).toEqual([]);
     expect(captureFlags(['--capture=redirect'])).toEqual([]);
+    vi.stubEnv('KUP_TEST_ENGINE', 'native');
+    expect(engineFlags(['--engine-other', 'x'])).toEqual(['--engine', 'native']);
+    expect(engineFlags(['--engine', 'node'])).toEqual([]);
+    expect(engineFlags(['--engine=node'])).toEqual([]);
   });
 });
 

@@ -179,6 +179,7 @@ describe('objects of a list', () => {
     await using source = await startSource(server);
     expect((await source.nextChange()).problems).toMatchObject([{ object: 'EndpointSlice without name' }]);
 
+    await source.observed(() => source.isWatching, 'all to be watched');
     expire(server, 'endpointslices');
     expect((await source.nextChange()).problems).toEqual([]);
     await source.caughtUp();

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { dialFailureFromErrno, errnoText } from '../../../src/engine/node/errno.ts';
+import { dialFailureFromErrno, errnoText } from '../../src/engine/errno.ts';
 
 test.each([
   { failure: 'noSourcePort', errnos: ['EADDRNOTAVAIL'] },

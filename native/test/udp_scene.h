@@ -1,0 +1,50 @@
+// A fixture with a backend and a client, for the checks of the UDP half, and the list of those.
+#pragma once
+
+#include "udp_fixture.h"
+
+namespace check {
+
+// A fixture with an echoing backend to which everybody is sent, and a client.
+struct Scene {
+  explicit Scene(kup::Options options = {}, const std::string& loopback = "127.0.0.1")
+      : backend(loopback), client(loopback), fixture(options) {
+    backend.isEcho = true;
+    fixture.peers = {&backend, &client};
+    fixture.decide = [this](const Event&) { return dialTo(backend); };
+  }
+  void exchange(const Address& to, size_t count) {
+    client.send("datagram " + std::to_string(count), to);
+    fixture.until("an echo", [&] { return client.texts.size() >= count; });
+  }
+  Event opened(size_t index = 0) {
+    fixture.until("a session", [&] { return fixture.count(EventKind::opened) > index; });
+    return fixture.all(EventKind::opened)[index];
+  }
+  Event closed(const Event& session) {
+    const auto isIts = [&](const Event& event) { return event.session == session.session; };
+    std::vector<Event> found;
+    fixture.until("its end", [&] {
+      found = fixture.all(EventKind::closed);
+      found.erase(std::remove_if(found.begin(), found.end(), [&](auto& event) { return !isIts(event); }), found.end());
+      return !found.empty();
+    });
+    return found.front();
+  }
+  void untilTaken(uint64_t datagrams) {
+    fixture.until("datagrams to be taken", [&] { return fixture.engine->totals().datagramsIn == datagrams; });
+  }
+
+  Peer backend;
+  Peer client;
+  Fixture fixture;
+};
+
+// Runs them, printing the name of each.
+void checkLives();
+
+#define RUN(promise) \
+  promise();         \
+  std::printf("%s\n", #promise)
+
+}  // namespace check
