@@ -1,9 +1,10 @@
-// The addon: the core (engine.h) as functions for src/engine/native/addon.ts, which says what each takes and checks it.
-// Here every argument is believed; what Node-API itself refuses is our own fault and ends the process.
+// The addon: the core (engine.h) as functions for src/engine/native/addon.ts, which says what each takes.
+// Every argument is believed here; what Node-API itself refuses is our own fault and ends the process.
 //
-// Nothing is global, so each thread that loads the addon has engines of its own. An engine belongs to a `Binding`,
-// and that to the external value that JavaScript holds. It ends by `release`, by the garbage collector, or, with the
-// Node environment (the end of a worker or of the process), by a cleanup hook, whichever comes first.
+// Nothing is global, so each thread that loads the addon has engines of its own. An engine belongs to a
+// `Binding`, and that to the external value that JavaScript holds. It ends by `release`, or with the Node
+// environment by a cleanup hook (a worker that is terminated), whichever comes first. `process.exit` calls no
+// hook: there the kernel ends the thread.
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
@@ -19,7 +20,7 @@ namespace {
 
 using namespace kup;
 
-// To be counted up with every change of what crosses the border: a build that is out of date is refused by addon.ts.
+// To be counted up with every change of what crosses the border: addon.ts refuses a build that is older.
 constexpr uint32_t kProtocol = 1;
 
 // Read and written by src/engine/native/protocol.ts.
@@ -52,7 +53,7 @@ class Call : public Arguments<Count> {
   }
 };
 
-// --- From the engine's thread into JavaScript --------------------------------------------------------------------
+// --- From the engine's thread into JavaScript --------------------------------------------------------------
 
 void wakeJavaScript(void* context) {
   auto* binding = static_cast<Binding*>(context);
@@ -64,13 +65,14 @@ void wakeJavaScript(void* context) {
 // In the thread of JavaScript; `env` is null when the environment is going and nobody can be called any more.
 void callJavaScript(napi_env env, napi_value callback, void* /*context*/, void* /*data*/) {
   if (env == nullptr) return;
-  if (napi_call_function(env, undefined(env), callback, 0, nullptr, nullptr) != napi_pending_exception) return;
+  const napi_status status = napi_call_function(env, undefined(env), callback, 0, nullptr, nullptr);
+  if (status != napi_pending_exception) return;
   // Node-API would only warn of it. It is a fault of ours like any other exception that nobody catches.
   napi_value fault = nullptr;
   if (napi_get_and_clear_last_exception(env, &fault) == napi_ok) napi_fatal_exception(env, fault);
 }
 
-// --- The life of a binding ---------------------------------------------------------------------------------------
+// --- The life of a binding ---------------------------------------------------------------------------------
 
 // The thread first: it uses what is released after. Idempotent.
 void end(Binding* binding) {
@@ -144,7 +146,7 @@ napi_value setKeepsAlive(napi_env env, napi_callback_info info) {
   return undefined(env);
 }
 
-// --- Listeners ---------------------------------------------------------------------------------------------------
+// --- Listeners ---------------------------------------------------------------------------------------------
 
 // Literals with commas between them, or nothing. False when one is none.
 bool parseAddresses(const std::string& text, uint16_t port, std::vector<Address>* addresses) {
@@ -183,7 +185,7 @@ napi_value close(napi_env env, napi_callback_info info) {
   return booleanOf(env, arguments.engine()->close(arguments.uint32(1)));
 }
 
-// --- Sessions ----------------------------------------------------------------------------------------------------
+// --- Sessions ----------------------------------------------------------------------------------------------
 
 // (handle, commands, count, preambles)
 napi_value submit(napi_env env, napi_callback_info info) {
@@ -213,7 +215,7 @@ napi_value lastUsed(napi_env env, napi_callback_info info) {
   return arguments.engine()->lastUsed(arguments.number(1), &atMs) ? numberOf(env, atMs) : undefined(env);
 }
 
-// --- Figures -----------------------------------------------------------------------------------------------------
+// --- Figures -----------------------------------------------------------------------------------------------
 
 // (handle) -> session, bytesIn, bytesOut of each
 napi_value sessionBytes(napi_env env, napi_callback_info info) {

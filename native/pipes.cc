@@ -32,6 +32,7 @@ bool PipePool::lend(PipeHolder* holder) {
   if (!free_.empty()) {
     pipe = free_.back();
     free_.pop_back();
+    fewestFree_ = std::min(fewestFree_, free_.size());
   } else if (auto made = pipes_.size() < maxPipes_ ? make() : nullptr) {
     pipe = made.get();
     pipes_.push_back(std::move(made));
@@ -62,6 +63,18 @@ void PipePool::giveBack(PipeHolder* holder) {
     free_.push_back(pipe);
     return;
   }
+  destroy(pipe);
+}
+
+// The ones that came first are those that were lent last: the end of the list is used again and again.
+void PipePool::trim() {
+  const auto idle = free_.begin() + static_cast<std::ptrdiff_t>(std::min(fewestFree_, free_.size()));
+  for (auto pipe = free_.begin(); pipe != idle; ++pipe) destroy(*pipe);
+  free_.erase(free_.begin(), idle);
+  fewestFree_ = free_.size();
+}
+
+void PipePool::destroy(Pipe* pipe) {
   pipes_.erase(std::find_if(pipes_.begin(), pipes_.end(), [&](const auto& one) { return one.get() == pipe; }));
 }
 

@@ -62,16 +62,22 @@ class PipePool {
   void used(PipeHolder* holder);
   // A pipe with anything left in it is destroyed.
   void giveBack(PipeHolder* holder);
+  // Closes those that nobody has needed since the last call. To be called now and then while there are any.
+  void trim();
+  bool isEmpty() const { return pipes_.empty(); }
 
  private:
   std::unique_ptr<Pipe> make();
   Pipe* steal();
   void unlink(Pipe* pipe);
   void linkLast(Pipe* pipe);
+  void destroy(Pipe* pipe);
 
   const uint32_t maxPipes_;
   std::vector<std::unique_ptr<Pipe>> pipes_;
   std::vector<Pipe*> free_;
+  // The fewest that were free at a time since the last trim.
+  size_t fewestFree_ = 0;
   Pipe* first_ = nullptr;
   Pipe* last_ = nullptr;
 };

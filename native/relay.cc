@@ -81,7 +81,7 @@ bool Flow::takeMoved() {
 Flow::Moved Flow::writeHeld(RelayRoom& room, Side& to) {
   if (!to.isWritable) return Moved::some;
   to.writing();
-  const ssize_t sent = ::send(to.socket.get(), held_.get() + heldAt_, heldEnd_ - heldAt_, MSG_NOSIGNAL);
+  const ssize_t sent = ::send(to.socket.get(), held_.get() + heldAt_, heldEnd_ - heldAt_, sendFlags());
   if (sent < 0 && !isEmptyErrno(errno)) {
     sinkFailed_ = true;
     return Moved::failed;
@@ -165,7 +165,7 @@ size_t Flow::copy(RelayRoom& room, Side& from, Side& to, std::atomic<uint64_t>& 
   hasMoved_ = true;
   bump(carried, length);
   to.writing();
-  const ssize_t sent = ::send(to.socket.get(), room.buffer, length, MSG_NOSIGNAL);
+  const ssize_t sent = ::send(to.socket.get(), room.buffer, length, sendFlags());
   if (sent < 0 && !isEmptyErrno(errno)) {
     sinkFailed_ = true;
     // What it had to say may still be there to be read; this direction is over.
@@ -177,6 +177,9 @@ size_t Flow::copy(RelayRoom& room, Side& from, Side& to, std::atomic<uint64_t>& 
   }
   return length;
 }
+
+// The last bytes and the end that follows at once are one packet.
+int Flow::sendFlags() const { return hasEnded_ ? MSG_NOSIGNAL | MSG_MORE : MSG_NOSIGNAL; }
 
 void Flow::blocked(RelayRoom& room, Side& to) {
   to.isWritable = false;

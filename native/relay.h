@@ -82,6 +82,7 @@ class Flow {
   // Bytes read, 0 when there is nothing now or an end or a fault was met.
   size_t fillPipe(RelayRoom& room, Side& from, std::atomic<uint64_t>& carried);
   size_t copy(RelayRoom& room, Side& from, Side& to, std::atomic<uint64_t>& carried);
+  int sendFlags() const;
   void blocked(RelayRoom& room, Side& to);
   bool mustCopy(RelayRoom& room, const Side& from);
   bool readFailed(Side& from, int error);

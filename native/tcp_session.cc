@@ -70,7 +70,7 @@ void TcpSession::dial(const Command& command, const uint8_t* preamble) {
     thread_->reportDialFailed(*this, EINVAL);
     return;
   }
-  const int error = connectTo(to, command.preambleLength > 0 || (client_.isReadable && !client_.hasEndInSight));
+  const int error = connectTo(to);
   if (error != 0) {
     abandonDial();
     thread_->reportDialFailed(*this, error);
@@ -82,13 +82,12 @@ void TcpSession::dial(const Command& command, const uint8_t* preamble) {
   thread_->loop().wheel().arm(this, static_cast<uint64_t>(nowMs()) + command.timeoutMs);
 }
 
-int TcpSession::connectTo(const Address& to, bool speaksFirst) {
+int TcpSession::connectTo(const Address& to) {
   backend_.socket = Fd(::socket(to.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!backend_.socket.isOpen()) return errno;
   const int fd = backend_.socket.get();
-  // Where there is something to say at once, the acknowledgement of the handshake goes with it: one packet less. A
-  // backend that is to speak first would wait for it (tcp(7): TCP_QUICKACK).
-  if (speaksFirst) setOption(fd, IPPROTO_TCP, TCP_QUICKACK, 0);
+  // The acknowledgement of the handshake waits for something to go with (tcp(7): TCP_QUICKACK), see `established`.
+  setOption(fd, IPPROTO_TCP, TCP_QUICKACK, 0);
   if (::connect(fd, &to.sa, to.length()) != 0 && errno != EINPROGRESS) return errno;
   return backend_.watch.start(&thread_->loop(), fd, kStreamEvents, this, kBackend);
 }
@@ -127,6 +126,11 @@ void TcpSession::established() {
   thread_->reportEstablished(*this);
   armRelayDeadline();
   relay();
+  // With the client's first words it is a packet less. Without them it must go at once: until it arrives, the backend
+  // has no connection to accept, and may be the one to speak first.
+  if (state_ == State::relaying && !backend_.hasBeenWritten) {
+    setOption(backend_.socket.get(), IPPROTO_TCP, TCP_QUICKACK, 1);
+  }
 }
 
 // --- Events -----------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class TcpSession final : public Session, private Watcher, private Task, private 
   void onDeadline() override;
 
   void dial(const Command& command, const uint8_t* preamble);
-  int connectTo(const Address& to, bool speaksFirst);
+  int connectTo(const Address& to);
   void dialSettled();
   void dialFailed(int error);
   void abandonDial();

@@ -19,6 +19,9 @@ Event eventOf(EventKind kind, const Session& session) {
   return event;
 }
 
+// Pipes that nobody needed for so long are closed.
+constexpr uint64_t kPipeTrimMs = 2000;
+
 Fd openSpare() { return Fd(::open("/dev/null", O_RDONLY | O_CLOEXEC)); }
 
 }  // namespace
@@ -56,12 +59,15 @@ void EngineThread::run() {
         maxWaitMs, [this] { return hasWork(); }, [this] { takeBatch(); });
     resumeStarved();
     bury();
+    if (!isArmed() && !relayRoom_.pipes.isEmpty()) loop_.wheel().arm(this, loop_.now() + kPipeTrimMs);
     maxWaitMs = outbox_.flush(loop_.now());
   }
   endAll();
   bury();
   outbox_.flush(loop_.now());
 }
+
+void EngineThread::onDeadline() { relayRoom_.pipes.trim(); }
 
 bool EngineThread::hasWork() const {
   const bool mayResume = !starved_.empty() && outbox_.unreported() < options_.maxUnreported;

@@ -28,10 +28,10 @@ struct AtomicTotals {
   std::atomic<uint64_t> listenerErrors{0};
 };
 
-class EngineThread {
+class EngineThread : private Timer {
  public:
   EngineThread(const Options& options, Wake wake, void* context);
-  ~EngineThread();
+  ~EngineThread() override;
   // 0 or the errno.
   int start();
 
@@ -88,6 +88,7 @@ class EngineThread {
 
   static void* main(void* self);
   void run();
+  void onDeadline() override;
   bool hasWork() const;
   void takeBatch();
   void perform(const Command& command, const uint8_t* preamble);

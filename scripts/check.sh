@@ -17,6 +17,7 @@ step() {
 step format biome format
 step lint oxlint --type-aware --deny-warnings
 step types tsc
+[ "$#" -gt 0 ] || step native sh scripts/native-test.sh
 step tests vitest run "$@"
 
 why=$(sh scripts/cluster-assets.sh 2>&1 >/dev/null) || printf '\nleft out: the tests in test/cluster (%s)\n' "$why" >&2

@@ -1,7 +1,10 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --max-semi-space-size=2
 /**
  * The program: reads the command line, runs one command, wires signals, owns the exit code. The only file that
  * reads `process.argv` and exits.
+ *
+ * The first line keeps the heap's young generation small: what a connection leaves behind is garbage within
+ * milliseconds, and room for more of it is some 40 MB that are touched for nothing.
  */
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';

@@ -1,6 +1,6 @@
 /** The benchmarks' own programs in C and C++, compiled on the spot into the repository's `.cache`. */
 import { execFile } from 'node:child_process';
-import { mkdir, rename, stat } from 'node:fs/promises';
+import { mkdir, readdir, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
@@ -16,7 +16,7 @@ const COMPILERS = {
 } as const;
 
 /**
- * Compiles a file of `bench/support/programs` unless it is older than its program, and gives the program's path. Rejects
+ * Compiles a file of `bench/support/programs` unless its program is newer than all of them, and gives the program's path. Rejects
  * with what the compiler says, or with what is missing.
  */
 export async function compileProgram(source: `${string}.c` | `${string}.cc`): Promise<string> {
@@ -24,7 +24,7 @@ export async function compileProgram(source: `${string}.c` | `${string}.cc`): Pr
   const name = source.replace(/\.cc?$/, '');
   const { command, flags } = COMPILERS[source.endsWith('.cc') ? 'cc' : 'c'];
   const program = join(BENCH_CACHE, name);
-  if ((await modifiedAt(program)) > (await modifiedAt(from))) return program;
+  if ((await modifiedAt(program)) > (await newestSource())) return program;
   await mkdir(BENCH_CACHE, { recursive: true });
   const part = `${program}.${process.pid}`;
   const argv = [...flags, '-O2', '-Wall', '-Wextra', '-o', part, from];
@@ -37,6 +37,12 @@ export async function compileProgram(source: `${string}.c` | `${string}.cc`): Pr
   // Whoever runs it meanwhile keeps the one he has.
   await rename(part, program);
   return program;
+}
+
+/** Headers are among them. */
+async function newestSource(): Promise<number> {
+  const names = await readdir(SOURCES);
+  return Math.max(...(await Promise.all(names.map(async (name) => modifiedAt(join(SOURCES, name))))));
 }
 
 /** 0 when there is none. */

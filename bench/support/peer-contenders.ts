@@ -4,7 +4,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdtemp, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { whyNoCluster } from '../../test/support/cluster-assets.ts';
 import { Program } from '../../test/support/cluster-program.ts';
@@ -91,11 +91,11 @@ function ours(engine: 'native' | 'node', { main }: ContenderOptions): PeerConten
   let answer: Promise<boolean> | undefined;
   const hasEngines = async (): Promise<boolean> => (answer ??= hasEngineFlag(main));
   const argv = async (bench: TrafficLab, state: string): Promise<[string, ...string[]]> => {
-    const { source } = bench;
     return [
       process.execPath,
+      ...(await nodeFlagsOf(main)),
       main,
-      source.kind === 'api' ? `--kubeconfig=${source.kubeconfig}` : `--manifests=${source.directory}`,
+      `--manifests=${bench.source.manifests}`,
       `--hostname-override=${NODE_NAME}`,
       `--state-dir=${state}`,
       '--drain-timeout=0',
@@ -116,9 +116,15 @@ function ours(engine: 'native' | 'node', { main }: ContenderOptions): PeerConten
   };
 }
 
+/** Those that the program's first line gives to Node: by them it runs wherever it is started by its name. */
+async function nodeFlagsOf(main: string): Promise<readonly string[]> {
+  const [first = ''] = (await readFile(main, 'utf8')).split('\n', 1);
+  return first.split(' ').filter((word) => word.startsWith('--'));
+}
+
 function kubeProxy(): PeerContender {
   const argv = async ({ node, source }: TrafficLab): Promise<[string, ...string[]]> =>
-    kubeProxyArgv('userspace', { node, kubeconfig: source.kind === 'api' ? source.kubeconfig : '' });
+    kubeProxyArgv('userspace', { node, kubeconfig: source.kubeconfig ?? '' });
   return {
     key: 'kube-proxy',
     measures: MEASURES,

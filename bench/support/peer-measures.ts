@@ -11,8 +11,8 @@ import { type CpuTime, treeCpu, treeMemory } from './process-cost.ts';
 import type { TrafficLab } from './traffic-lab.ts';
 
 const UDP_SOCKETS = 32;
-/** Until what was compiled, allocated or cached at first is so. */
-const WARM_UP_SECONDS = 1;
+/** Until what was compiled, allocated or cached at first is so: of every contender, before each measurement. */
+const WARM_UP_SECONDS = 3;
 const SETTLE_MS = 2_000;
 const SERVED_DEADLINE_MS = 15_000;
 const PROBE_SECONDS = 0.01;

@@ -32,8 +32,8 @@ const NAMES: readonly (readonly [ContenderKey, string])[] = [
 ];
 
 const COLUMNS = 3;
-const PANEL = { width: 310, gap: 20, heading: 46, bar: 14, step: 21 } as const;
-const LABEL_WIDTH = 96;
+const PANEL = { width: 316, gap: 20, heading: 46, bar: 14, step: 21 } as const;
+const LABEL_WIDTH = 102;
 const VALUE_WIDTH = 52;
 const MARGIN = 20;
 const HEADER = 62;
@@ -121,7 +121,7 @@ function renderPanel(
     );
   });
   return `<g transform="translate(${x} ${y})">
-<text class="text heading" x="0" y="16">${escapeText(`${title.charAt(0).toUpperCase()}${title.slice(1)}, ${unit}`)}</text>
+<text class="text heading" x="0" y="16">${escapeText(`${title}, ${unit}`)}</text>
 <text class="quiet small" x="0" y="32">${isBetter} is better</text>
 ${rows.join('\n')}
 </g>`;

@@ -2,7 +2,7 @@
  * What bench/peers.ts runs on: a node whose proxy is measured, two backend pods, a client pod, and an API server
  * without controllers where there is one, so that kube-proxy and our proxy know the Services by the same way.
  *
- *     pod1, pod2   nginx :8080, hold-load :7000, udp-load :9000; iperf3 :5201 on pod1
+ *     pod1, pod2   nginx :8080, hold-load :7000, udp-echo :9000; iperf3 :5201 on pod1
  *     pod3         wrk, iperf3, hold-load, udp-load; further addresses, from which flows come
  *     node         one proxy at a time
  */
@@ -43,27 +43,32 @@ const CLIENT_SYSCTLS = {
   'net.ipv4.tcp_tw_reuse': '1',
 };
 
-/** Where our proxy and kube-proxy learn of the Services. */
-export type ServiceSource =
-  | { readonly kind: 'api'; readonly kubeconfig: string }
-  | { readonly kind: 'manifests'; readonly directory: string };
+/** Where the Services are written. */
+export interface ServiceSource {
+  /** Files, for ours: what it needs to read an API server by a kubeconfig is a library of 60 MB, not the data path. */
+  readonly manifests: string;
+  /** A real API server, for kube-proxy; undefined where there is none. */
+  readonly kubeconfig: string | undefined;
+}
 
 export class TrafficLab implements AsyncDisposable {
   readonly lab: Lab;
   /** Of files that go with the lab. */
   readonly directory: string;
   readonly source: ServiceSource;
+  readonly udpEcho: string;
   readonly udpLoad: string;
   readonly holdLoad: string;
   readonly #resources: AsyncDisposableStack;
 
   private constructor(
-    parts: Pick<TrafficLab, 'lab' | 'directory' | 'source' | 'udpLoad' | 'holdLoad'>,
+    parts: Pick<TrafficLab, 'lab' | 'directory' | 'source' | 'udpEcho' | 'udpLoad' | 'holdLoad'>,
     resources: AsyncDisposableStack,
   ) {
     this.lab = parts.lab;
     this.directory = parts.directory;
     this.source = parts.source;
+    this.udpEcho = parts.udpEcho;
     this.udpLoad = parts.udpLoad;
     this.holdLoad = parts.holdLoad;
     this.#resources = resources;
@@ -72,14 +77,15 @@ export class TrafficLab implements AsyncDisposable {
   /** The caller closes it. A rejection leaves nothing. */
   static async start(options: { readonly hasIperf: boolean }): Promise<TrafficLab> {
     await using resources = new AsyncDisposableStack();
-    const [udpLoad, holdLoad] = await Promise.all([
+    const [udpEcho, udpLoad, holdLoad] = await Promise.all([
+      compileProgram('udp-echo.cc'),
       compileProgram('udp-load.cc'),
       compileProgram('hold-load.cc'),
     ]);
     const scratch = await ScratchDirectory.create();
     resources.defer(async () => scratch.remove());
     const lab = resources.use(await createLab({ pods: 3, podLinks: 'bridged' }));
-    const parts = { lab, directory: scratch.path, udpLoad, holdLoad };
+    const parts = { lab, directory: scratch.path, udpEcho, udpLoad, holdLoad };
     await setUpKernel(lab);
     await startBackends(parts, options);
     const source = await openSource(parts, resources);
@@ -115,7 +121,7 @@ export class TrafficLab implements AsyncDisposable {
   }
 }
 
-type Parts = Pick<TrafficLab, 'lab' | 'directory' | 'udpLoad' | 'holdLoad'>;
+type Parts = Pick<TrafficLab, 'lab' | 'directory' | 'udpEcho' | 'udpLoad' | 'holdLoad'>;
 
 /** What the report says of the kernel's settings. */
 export function describeSysctls(): readonly string[] {
@@ -137,7 +143,7 @@ async function setUpKernel(lab: Lab): Promise<void> {
 }
 
 async function startBackends(
-  { lab, directory, udpLoad, holdLoad }: Parts,
+  { lab, directory, udpEcho, holdLoad }: Parts,
   { hasIperf }: { readonly hasIperf: boolean },
 ): Promise<void> {
   const { http, bulk, idle, echo } = SERVICES;
@@ -149,7 +155,7 @@ async function startBackends(
     await writeFile(config, renderBackendConfig(`${pod.ipv4}:${http.targetPort}`, own));
     start(pod, own, ['nginx', '-p', own, '-c', config]);
     start(pod, own, [holdLoad, 'serve', pod.ipv4, String(idle.targetPort)]);
-    start(pod, own, [udpLoad, 'serve', pod.ipv4, String(echo.targetPort)]);
+    start(pod, own, [udpEcho, pod.ipv4, String(echo.targetPort)]);
     if (hasIperf && bulk.backends.includes(number)) {
       start(pod, own, ['iperf3', '-s', '-B', pod.ipv4, '-p', String(bulk.targetPort)]);
     }
@@ -170,12 +176,10 @@ async function openSource(
   resources: AsyncDisposableStack,
 ): Promise<ServiceSource> {
   const ipOf = (pod: number): string => lab.pod(pod).ipv4;
-  if (clusterAssets() === undefined) {
-    const manifests = join(directory, 'manifests');
-    await mkdir(manifests);
-    await writeFile(join(manifests, 'services.yaml'), renderManifests(ipOf));
-    return { kind: 'manifests', directory: manifests };
-  }
+  const manifests = join(directory, 'manifests');
+  await mkdir(manifests);
+  await writeFile(join(manifests, 'services.yaml'), renderManifests(ipOf));
+  if (clusterAssets() === undefined) return { manifests, kubeconfig: undefined };
   const plane = resources.use(await ControlPlane.start(lab, { controllers: false, dualStack: false }));
   await plane.objects.createNode({ name: NODE_NAME, ips: [lab.node.ipv4] });
   // The API server makes this one itself, a moment after it is ready.
@@ -198,5 +202,5 @@ async function openSource(
     });
   }
   const credentials = await plane.issueClientCert({ user: PROXY_USER });
-  return { kind: 'api', kubeconfig: await plane.writeKubeconfig({ credentials }) };
+  return { manifests, kubeconfig: await plane.writeKubeconfig({ credentials }) };
 }

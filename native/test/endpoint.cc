@@ -1,5 +1,7 @@
 #include "endpoint.h"
 
+#include <netinet/tcp.h>
+
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -81,10 +83,15 @@ void Endpoint::close() {
   hasClosed_ = true;
 }
 
+// A connection that both have ended cannot be reset any more: Linux sends nothing then.
 void Endpoint::reset() {
   if (!isOpen()) return;
+  tcp_info info{};
+  socklen_t length = sizeof info;
+  ::getsockopt(socket_.get(), IPPROTO_TCP, TCP_INFO, &info, &length);
+  const bool isLate = info.tcpi_state == TCP_LAST_ACK || info.tcpi_state == TCP_CLOSING || info.tcpi_state == TCP_CLOSE;
   socket_.reset();
-  hasReset_ = true;
+  (isLate ? hasClosed_ : hasReset_) = true;
 }
 
 void Endpoint::expectPreamble(const Content& content, size_t length) {

@@ -25,7 +25,8 @@ bool FuzzSession::hasSettled() {
   }
   if (policy_ != Policy::closed || !client_.isDone()) return false;
   acceptBackends();
-  return std::all_of(dials_.begin(), dials_.end(), [](const Dial& dial) { return !dial.backend || dial.backend->isDone(); });
+  return std::all_of(dials_.begin(), dials_.end(),
+                     [](const Dial& dial) { return !dial.backend || dial.backend->isDone(); });
 }
 
 void FuzzSession::judge() {
@@ -39,7 +40,10 @@ void FuzzSession::judge() {
   ++tally.causes[closed_.cause];
   tally.bytes += static_cast<uint64_t>(closed_.bytesIn + closed_.bytesOut);
   client_.lookForReset();
-  judgeCause();
+  if (!isCauseGiven()) {
+    describe();
+    FAIL("session %.0f ended with cause %u, for which nobody gave reason", id_, closed_.cause);
+  }
   judgeBytes();
   judgeEnd(client_, live(), false);
   for (const Dial& dial : dials_) {
@@ -51,42 +55,32 @@ void FuzzSession::judge() {
   }
 }
 
-void FuzzSession::judgeCause() const {
+bool FuzzSession::isCauseGiven() const {
   const Options& options = scene_->options();
   const Endpoint* const client = &client_;
   const double livedMs = nowMs() - bornMs_ + 1;
-  bool isGiven = false;
+  const auto isOverdue = [&](uint64_t limitMs) { return limitMs > 0 && livedMs >= static_cast<double>(limitMs); };
   switch (static_cast<CloseCause>(closed_.cause)) {
     case CloseCause::fin:
-      isGiven = hasEnded(client) && hasEnded(live());
-      break;
+      return hasEnded(client) && hasEnded(live());
     case CloseCause::clientReset:
-      isGiven = wasRude(client);
-      break;
+      return wasRude(client);
     case CloseCause::backendReset:
-      isGiven = wasRude(live());
-      break;
+      return wasRude(live());
     case CloseCause::idle:
-      isGiven = options.tcpIdleTimeoutMs > 0 && livedMs >= static_cast<double>(options.tcpIdleTimeoutMs);
-      break;
+      return isOverdue(options.tcpIdleTimeoutMs);
     case CloseCause::halfClose:
-      isGiven = options.halfCloseTimeoutMs > 0 && livedMs >= static_cast<double>(options.halfCloseTimeoutMs) &&
-                (hasEnded(client) || hasEnded(live()));
-      break;
+      return isOverdue(options.halfCloseTimeoutMs) && (hasEnded(client) || hasEnded(live()));
     case CloseCause::evicted:
-      isGiven = wasEvicted_;
-      break;
+      return wasEvicted_;
     case CloseCause::stopped:
-      isGiven = wasStopped_ || scene_->hasStopped();
-      break;
+      return wasStopped_ || scene_->hasStopped();
     case CloseCause::refused:
-      isGiven = wasRefused_;
-      break;
+      return wasRefused_;
     case CloseCause::backendRefused:
-      break;
+      return false;
   }
-  if (!isGiven) describe();
-  EXPECT(isGiven, "session %.0f ended with cause %u, for which nobody gave reason", id_, closed_.cause);
+  return false;
 }
 
 void FuzzSession::judgeBytes() const {

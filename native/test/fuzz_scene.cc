@@ -84,7 +84,9 @@ void FuzzScene::step() {
 // --- Listeners and sessions -----------------------------------------------------------------------------------------
 
 void FuzzScene::openListeners() {
-  while (listeners_.size() < 3) {
+  size_t open = 0;
+  for (const auto& [id, listening] : listeners_) open += listening.isClosing ? 0 : 1;
+  for (; open < 3; ++open) {
     const uint32_t id = ++lastListener_;
     listeners_[id] = {id, openListener(*engine_, random_, id, random_.of(kFamilies)), false};
   }

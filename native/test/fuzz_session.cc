@@ -26,6 +26,8 @@ Manners::Manners(Random& random, bool mayBeSilent) {
   bufferBytes = random.of(kBuffers);
   isHasty = random.chance(20);
   isSilent = mayBeSilent && random.chance(20);
+  if (!isSilent && random.chance(40)) waitsFor = random.chance(50) ? WaitsFor::theEnd : WaitsFor::aReset;
+  isClientWaiting = random.chance(50);
 }
 
 FuzzSession::FuzzSession(FuzzScene* scene, const Listening& listening, Fd socket)
@@ -58,6 +60,8 @@ void FuzzSession::step() {
   for (const Dial& dial : dials_) {
     if (dial.backend) finishUp(*dial.backend);
   }
+  // A client that has reset needs no decision: the session ends by itself.
+  if (client_.hasReset()) return;
   const bool isInVain = policy_ == Policy::dialling && dials_.back().to == To::blackHole;
   if (policy_ == Policy::deciding || isInVain) decide(false);
 }
@@ -83,10 +87,31 @@ void FuzzSession::act(Endpoint& end) {
 // Reads on, and ends its direction.
 void FuzzSession::finishUp(Endpoint& end) {
   Random& random = scene_->random();
+  if (policy_ == Policy::established && mustWait(end)) return;
   end.read(random.chance(50) ? 8 << 20 : 100'000);
   if (manners_.isSilent && policy_ != Policy::closed) return;
   if (random.chance(50)) end.finish();
   if (manners_.rudePercent > 0 && random.chance(1)) random.chance(50) ? end.close() : end.reset();
+}
+
+// One side does nothing until it has heard of the other's end, or of its reset, which then comes after an end in order
+// or without one. A backend does not even read meanwhile: the reset of a client passes all that waits.
+bool FuzzSession::mustWait(Endpoint& end) {
+  const Endpoint* const other = &end == &client_ ? live() : &client_;
+  // Who has closed can do neither any more.
+  if (manners_.waitsFor == WaitsFor::nothing || other == nullptr || other->hasClosed()) return false;
+  const bool isWaiting = (&end == &client_) == manners_.isClientWaiting;
+  if (manners_.waitsFor == WaitsFor::theEnd) {
+    if (isWaiting) end.read(8 << 20);
+    return isWaiting && !end.isDone();
+  }
+  if (!isWaiting) {
+    if (scene_->random().chance(10)) end.reset();
+    return false;
+  }
+  if (manners_.isClientWaiting) end.read(8 << 20);
+  end.lookForReset();
+  return !end.sawReset() && end.isOpen();
 }
 
 void FuzzSession::acceptBackends() {
@@ -218,7 +243,8 @@ void FuzzSession::opened(const Event& event) {
   EXPECT(policy_ == Policy::unheard, "session %.0f opened twice", id_);
   char text[INET6_ADDRSTRLEN];
   const std::string own(text, clientAddress_.format(text));
-  EXPECT(event.listener == listener_ && std::string(event.address, event.addressLength) == own, "client %s", own.c_str());
+  const std::string seen(event.address, event.addressLength);
+  EXPECT(event.listener == listener_ && seen == own, "%s at listener %u", seen.c_str(), event.listener);
   id_ = event.session;
   policy_ = Policy::deciding;
   decide(true);

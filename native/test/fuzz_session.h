@@ -16,6 +16,9 @@
 
 namespace kup::test {
 
+// What one side has to hear of the other before it ends, so that nothing but the engine can tell it.
+enum class WaitsFor { nothing, theEnd, aReset };
+
 // Drawn once for each session.
 struct Manners {
   explicit Manners(Random& random, bool mayBeSilent);
@@ -33,6 +36,8 @@ struct Manners {
   int bufferBytes;
   bool isHasty;   // whoever is connected says all at once and ends
   bool isSilent;  // does not end by itself: a time-out is to end it
+  WaitsFor waitsFor = WaitsFor::nothing;
+  bool isClientWaiting;  // else the backend
 };
 
 class FuzzSession {
@@ -70,6 +75,7 @@ class FuzzSession {
   void acceptBackends();
   void act(Endpoint& end);
   void finishUp(Endpoint& end);
+  bool mustWait(Endpoint& end);
   void decide(bool isInBatch);
   void decideAtRandom();
   Dial makeDial();
@@ -82,7 +88,7 @@ class FuzzSession {
   bool hasSettled();
   bool isOrderly() const { return static_cast<CloseCause>(closed_.cause) == CloseCause::fin; }
   void judge();
-  void judgeCause() const;
+  bool isCauseGiven() const;
   void judgeBytes() const;
   void judgeEnd(const Endpoint& self, const Endpoint* peer, bool mayBeAbandoned) const;
   void describe() const;

@@ -12,20 +12,20 @@
 namespace kup::test {
 
 // Ends the program: what holds no more cannot be gone on with.
-#define FAIL(...)                                      \
-  do {                                                 \
+#define FAIL(...)                                        \
+  do {                                                   \
     std::fprintf(stderr, "%s:%d: ", __FILE__, __LINE__); \
-    std::fprintf(stderr, __VA_ARGS__);                 \
-    std::fputc('\n', stderr);                          \
-    std::abort();                                      \
+    std::fprintf(stderr, __VA_ARGS__);                   \
+    std::fputc('\n', stderr);                            \
+    std::abort();                                        \
   } while (false)
 
-#define EXPECT(condition, ...)         \
-  do {                                 \
-    if (!(condition)) {                \
+#define EXPECT(condition, ...)                      \
+  do {                                              \
+    if (!(condition)) {                             \
       std::fprintf(stderr, "not %s: ", #condition); \
-      FAIL(__VA_ARGS__);               \
-    }                                  \
+      FAIL(__VA_ARGS__);                            \
+    }                                               \
   } while (false)
 
 // SplitMix64 (Steele, Lea, Flood 2014): the same seed, the same numbers, everywhere.

@@ -117,7 +117,10 @@ export function defineNodeMetrics(registry: MetricRegistry, reading: () => NodeR
 }
 
 /** `userspace_proxy_build_info`: always 1, for joining the version to other series. */
-export function defineBuildInfo(registry: MetricRegistry, labels: { version: string; node: string; engine: string }): void {
+export function defineBuildInfo(
+  registry: MetricRegistry,
+  labels: { version: string; node: string; engine: string },
+): void {
   const text = { name: 'userspace_proxy_build_info', help: 'Always 1; the labels say what is running' };
   registry.scraped('gauge', text, () => single(1, labels));
 }

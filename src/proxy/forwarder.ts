@@ -201,11 +201,16 @@ export class Forwarder implements Policy {
   /** It counts no more from here on: its end may be reported later, and others may have to be let in before that. */
   #evict(id: SessionId): void {
     const session = this.#sessions.get(id);
-    if (session?.isAdmitted === true) {
-      session.isAdmitted = false;
-      this.#entrance.left(session.arrival);
-    }
+    if (session !== undefined) this.#countOut(session);
     this.#control?.reset([id], 'evicted');
+  }
+
+  /** It is not among the open ones any more. Idempotent. */
+  #countOut(session: Session): void {
+    if (session.isCountedOut) return;
+    session.isCountedOut = true;
+    session.pool.statistics.sessionsActive -= 1;
+    if (session.isAdmitted) this.#entrance.left(session.arrival);
   }
 
   #dialFailed({ session: id, failure, errno }: Event<'dialFailed'>, now: MonotonicMs): Decision | undefined {
@@ -256,11 +261,10 @@ export class Forwarder implements Policy {
     if (session === undefined) return;
     this.#sessions.delete(id);
     session.leaveEndpoint();
-    if (session.isAdmitted) this.#entrance.left(session.arrival);
+    this.#countOut(session);
     this.#dialler.done(session, now);
     const { pool, client, endpointKey, openedAt } = session;
     const { statistics } = pool;
-    statistics.sessionsActive -= 1;
     statistics.closes[cause] += 1;
     statistics.bytesToBackend += bytesIn;
     statistics.bytesFromBackend += bytesOut;

@@ -14,8 +14,10 @@ export class Session {
   readonly id: SessionId;
   readonly pool: BackendPool;
   readonly openedAt: MonotonicMs;
-  /** The entrance counts it. */
+  /** The entrance has let it in. */
   isAdmitted = false;
+  /** It has ended, or is about to: neither the entrance nor the statistics count it any more. */
+  isCountedOut = false;
   /** This node, not an endpoint, was at fault when a dial failed. */
   hasLocalFault = false;
   readonly #client: SocketAddress;
@@ -52,7 +54,7 @@ export class Session {
 
   /** Let in, and neither dialled nor refused: others are dialled before it. */
   get isWaiting(): boolean {
-    return this.isAdmitted && !this.isEstablished && !this.#isCounted;
+    return this.isAdmitted && !this.isCountedOut && !this.isEstablished && !this.#isCounted;
   }
 
   /** By then a session that waits must have had its turn. */

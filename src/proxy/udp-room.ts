@@ -45,8 +45,9 @@ class Group {
     let looks = 0;
     for (const [session, queuedAt] of this.#queuedAt) {
       const used = lastUsed(session) ?? Number.NEGATIVE_INFINITY;
-      if (used <= queuedAt) return session;
       if (used < idlestUse) [idlest, idlestUse] = [session, used];
+      // Those behind it were used later, but not always those before it, which were put back.
+      if (used <= queuedAt) return idlest;
       looks += 1;
       if (looks === MAX_LOOKS) break;
       this.#queuedAt.delete(session);

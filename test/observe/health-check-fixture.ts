@@ -45,6 +45,29 @@ export async function freePort(address: string): Promise<number> {
   return port;
 }
 
+/**
+ * On the wildcard addresses of both families. Below the ephemeral ports: among them any connection of another test can
+ * have it, in one of the families.
+ */
+export async function freeWildcardPort(): Promise<number> {
+  for (;;) {
+    const port = randomInt(20_000, 30_000);
+    const servers = ['0.0.0.0', '::'].map((host) => createServer().listen({ host, port, ipv6Only: true }));
+    const isFree = await Promise.all(
+      servers.map(async (server) =>
+        once(server, 'listening').then(
+          () => true,
+          () => false,
+        ),
+      ),
+    );
+    await Promise.all(
+      servers.filter((_, index) => isFree[index]).map(async (server) => once(server.close(), 'close')),
+    );
+    if (!isFree.includes(false)) return port;
+  }
+}
+
 /** Resolves when the server has ended the connection, in order or (with a request unread) by a reset. */
 export async function severed(peer: TcpPeer): Promise<void> {
   await waitFor(() => peer.hasEnded || peer.errno !== undefined, {

@@ -5,7 +5,7 @@ import { connectTcp } from '../support/loopback-tcp.ts';
 import { waitFor } from '../support/wait.ts';
 import {
   HealthCheckFixture,
-  freePort,
+  freeWildcardPort,
   loopbackAddress,
   occupyPort,
   severed,
@@ -120,7 +120,7 @@ describe('ports', () => {
   });
 
   test('of IPv4 and of IPv6 do not meet on the wildcard addresses', async () => {
-    const port = await freePort('::');
+    const port = await freeWildcardPort();
     const v4 = await fixture.makeCheck({ port, addresses: ['0.0.0.0'], localEndpoints: 4 });
     const v6 = await fixture.makeCheck({ port, addresses: ['::'], family: 'IPv6', localEndpoints: 6 });
 

@@ -65,6 +65,14 @@ describe('at the cap', () => {
     expect(fixture.room.size).toBe(8);
   });
 
+  test('one that was used before the others came goes before them, although they were never used', () => {
+    const fixture = new Fixture();
+    const { id: first } = fixture.open({}, '10.0.0.0');
+    fixture.use(first);
+    for (let index = 1; index < 8; index += 1) fixture.open({}, `10.0.0.${index}`);
+    expect(fixture.open({}, '10.0.1.0').victim).toBe(first);
+  });
+
   test('a client that floods displaces itself, and nobody else', () => {
     const fixture = new Fixture();
     const others = Array.from({ length: 4 }, (_, index) => fixture.open(DNS, `10.0.0.${index}`).id);

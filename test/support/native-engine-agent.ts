@@ -8,9 +8,9 @@ import { Worker, isMainThread, workerData } from 'node:worker_threads';
 import { once } from 'node:events';
 import { systemClock } from '../../src/clock.ts';
 import type { Decision, EngineEvent, Policy } from '../../src/engine/engine.ts';
-import { loadAddon } from '../../src/engine/native/addon.ts';
 import { NativeEngine } from '../../src/engine/native/native-engine.ts';
 import { isProxyError } from '../../src/errors.ts';
+import { addonUnderTest } from './native-addon.ts';
 
 const OPTIONS = {
   tcpIdleTimeoutMs: 0,
@@ -27,7 +27,7 @@ function tell(line: string): void {
 
 function makeEngine(decide: (event: EngineEvent) => Decision | undefined): NativeEngine {
   const policy: Policy = { handle: (events) => events.map(decide) };
-  return new NativeEngine({ clock: systemClock, policy }, OPTIONS, loadAddon());
+  return new NativeEngine({ clock: systemClock, policy }, OPTIONS, addonUnderTest());
 }
 
 /** On a port that is free. */
