@@ -39,7 +39,8 @@ export interface ListenerSpec {
   readonly port: number;
   /**
    * TCP: the one address to bind, usually the wildcard. UDP: every local address that redirected datagrams can
-   * arrive on, never the wildcard, because the reply must leave from the address the datagram came to.
+   * arrive on, never the wildcard: only what is sent to these is served. Of several, an engine may take the port
+   * on all addresses of the node.
    */
   readonly addresses: readonly string[];
 }
@@ -131,7 +132,7 @@ export interface SessionBytes {
 export interface EngineTotals {
   readonly datagramsIn: number;
   readonly datagramsOut: number;
-  /** Datagrams from clients dropped before their backend was up, or refused by the kernel. */
+  /** Datagrams from clients dropped: sent before their backend was up, to no address served, or refused by the kernel. */
   readonly datagramsDropped: number;
   /** How often one side of a TCP session was paused because the other did not drain. */
   readonly flowControlPauses: number;
@@ -157,10 +158,13 @@ export interface Engine {
    */
   open(spec: ListenerSpec): Promise<ListenerId>;
   /**
-   * UDP: binds the addresses that are new and closes those that are gone, with their sessions. Rejects like
-   * `open`; the addresses that could be bound stay bound.
+   * UDP: serves these addresses from now on. Sessions on those that are gone end with `stopped`, the others live
+   * on. Rejects like `open`: then what stood in the list before and stands in it now is still served; of what is
+   * new or gone, nothing is promised.
    */
   setAddresses(listener: ListenerId, addresses: readonly string[]): Promise<void>;
+  /** Listening sockets, one descriptor each, that such a listener takes. */
+  socketsFor(spec: Pick<ListenerSpec, 'protocol' | 'addresses'>): number;
   /** Accepts what the kernel has queued, then closes. Its TCP sessions live on, its UDP sessions end. */
   close(listener: ListenerId): Promise<void>;
   /**

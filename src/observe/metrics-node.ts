@@ -48,7 +48,7 @@ export function defineNodeMetrics(registry: MetricRegistry, reading: () => NodeR
   ]);
   counter(
     'udp_dropped_total',
-    'UDP datagrams of clients dropped before their backend was up, or refused by the kernel',
+    'UDP datagrams of clients dropped: sent before their backend was up, to no address that is served, or refused by the kernel',
     (engine) => single(engine.datagramsDropped),
   );
   counter(

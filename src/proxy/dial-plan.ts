@@ -33,20 +33,35 @@ export type Attempt =
   /** `no_endpoints`: there is nobody to dial; `exhausted`: everybody was tried. */
   | { readonly kind: 'giveUp'; readonly reason: 'no_endpoints' | 'exhausted' };
 
+/** The time-outs of all passes, worked out once for all plans. */
+export interface DialBudget {
+  /** One for each pass, at least one; the last one holds for all further passes. */
+  readonly timeoutsMs: readonly number[];
+  /** Their sum. */
+  readonly totalMs: number;
+}
+
+export function dialBudget(timeoutsMs: readonly number[]): DialBudget {
+  return { timeoutsMs, totalMs: timeoutsMs.reduce((sum, timeout) => sum + timeout, 0) };
+}
+
+const NOTHING: EndpointKeys = { has: () => false };
+
 export class DialPlan {
-  readonly #timeoutsMs: readonly number[];
+  readonly #budget: DialBudget;
   readonly #deadline: MonotonicMs;
-  readonly #refused = new Set<string>();
-  readonly #tried = new Set<string>();
-  #triedInPass = new Set<string>();
+  /** Most connections have one dial and no more: the sets are for those that have a second. */
+  #first: string | undefined;
+  #tried: Set<string> | undefined;
+  #triedInPass: Set<string> | undefined;
+  #refused: Set<string> | undefined;
   #pass = 0;
   #dials = 0;
   #isOverBudget = false;
 
-  /** `timeoutsMs`: one for each pass, at least one; the last one holds for all further passes. */
-  constructor(timeoutsMs: readonly number[], startedAt: MonotonicMs) {
-    this.#timeoutsMs = timeoutsMs;
-    this.#deadline = startedAt + timeoutsMs.reduce((sum, timeout) => sum + timeout, 0);
+  constructor(budget: DialBudget, startedAt: MonotonicMs) {
+    this.#budget = budget;
+    this.#deadline = startedAt + budget.totalMs;
   }
 
   next(choice: EndpointChoice, now: MonotonicMs): Attempt {
@@ -58,20 +73,20 @@ export class DialPlan {
     if (endpoint === undefined) return { kind: 'giveUp', reason: 'exhausted' };
     const allowedMs = this.#timeoutFor(choice, remainingMs);
     // The first attempt at an endpoint is a whole one, however little of the budget is left.
-    const timeoutMs = this.#tried.has(endpoint.key) ? allowedMs : Math.max(allowedMs, this.#passTimeoutMs);
-    this.#triedInPass.add(endpoint.key);
-    this.#tried.add(endpoint.key);
+    const timeoutMs = this.#wasTried(endpoint.key) ? allowedMs : Math.max(allowedMs, this.#passTimeoutMs);
+    this.#remember(endpoint.key);
     this.#dials += 1;
     return { kind: 'dial', endpoint, timeoutMs };
   }
 
   failed(endpointKey: string, failure: DialFailure): void {
-    if (failure !== 'timeout') this.#refused.add(endpointKey);
+    if (failure !== 'timeout') (this.#refused ??= new Set()).add(endpointKey);
   }
 
   /** Endpoints that it would not try next: it has lately, or they refused. */
   isSpent(endpointKey: string): boolean {
-    return this.#triedInPass.has(endpointKey) || this.#refused.has(endpointKey);
+    const inPass = this.#triedInPass?.has(endpointKey) ?? endpointKey === this.#first;
+    return inPass || this.#refused?.has(endpointKey) === true;
   }
 
   /** When its budget is spent. */
@@ -79,18 +94,32 @@ export class DialPlan {
     return this.#deadline;
   }
 
+  #wasTried(endpointKey: string): boolean {
+    return this.#tried?.has(endpointKey) ?? endpointKey === this.#first;
+  }
+
+  #remember(endpointKey: string): void {
+    if (this.#first === undefined) {
+      this.#first = endpointKey;
+      return;
+    }
+    (this.#tried ??= new Set([this.#first])).add(endpointKey);
+    (this.#triedInPass ??= new Set([this.#first])).add(endpointKey);
+  }
+
   #pickInPass(choice: EndpointChoice): Endpoint | undefined {
+    if (this.#first === undefined) return choice.pick(NOTHING);
     const inPass = choice.pick({ has: (key) => this.isSpent(key) });
-    if (inPass !== undefined || this.#triedInPass.size === 0) return inPass;
+    if (inPass !== undefined || this.#triedInPass?.size === 0) return inPass;
     this.#pass += 1;
     this.#triedInPass = new Set();
-    return choice.pick(this.#refused);
+    return choice.pick(this.#refused ?? NOTHING);
   }
 
   #pickLast(choice: EndpointChoice): Endpoint | undefined {
     if (this.#isOverBudget) return undefined;
     this.#isOverBudget = true;
-    return choice.pick(this.#tried);
+    return choice.pick({ has: (key) => this.#wasTried(key) });
   }
 
   #timeoutFor(choice: EndpointChoice, remainingMs: number): number {
@@ -99,11 +128,14 @@ export class DialPlan {
   }
 
   #isOnlyOneLeft({ size, has }: EndpointChoice): boolean {
-    if (size - this.#refused.size > 1) return false;
-    return size - [...this.#refused].filter((key) => has(key)).length <= 1;
+    const refused = this.#refused;
+    if (refused === undefined) return size <= 1;
+    if (size - refused.size > 1) return false;
+    return size - [...refused].filter((key) => has(key)).length <= 1;
   }
 
   get #passTimeoutMs(): number {
-    return this.#timeoutsMs[Math.min(this.#pass, this.#timeoutsMs.length - 1)] ?? 0;
+    const { timeoutsMs } = this.#budget;
+    return timeoutsMs[Math.min(this.#pass, timeoutsMs.length - 1)] ?? 0;
   }
 }

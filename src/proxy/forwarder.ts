@@ -12,6 +12,7 @@ import type { Clock, MonotonicMs } from '../clock.ts';
 import type { Decision, EngineEvent, ListenerId, Policy, SessionBytes, SessionId } from '../engine/engine.ts';
 import type { Logger } from '../log.ts';
 import type { BackendPool, ListenerBackends } from './backend-pool.ts';
+import { type DialBudget, dialBudget } from './dial-plan.ts';
 import { Dialler } from './dialler.ts';
 import { Entrance, type EntranceOptions } from './entrance.ts';
 import { BackendPools, type PoolAffinity } from './backend-pools.ts';
@@ -53,7 +54,7 @@ type Event<Kind extends EngineEvent['kind']> = Extract<EngineEvent, { kind: Kind
 
 export class Forwarder implements Policy {
   readonly #deps: ForwarderDeps;
-  readonly #options: ForwarderOptions;
+  readonly #budget: DialBudget;
   readonly #pools: BackendPools;
   readonly #entrance: Entrance;
   readonly #dialler: Dialler;
@@ -64,7 +65,7 @@ export class Forwarder implements Policy {
 
   constructor(deps: ForwarderDeps, options: ForwarderOptions) {
     this.#deps = deps;
-    this.#options = options;
+    this.#budget = dialBudget(options.dialTimeoutsMs);
     this.#dialler = new Dialler(
       {
         sessionOf: (id) => this.#sessions.get(id),
@@ -186,7 +187,7 @@ export class Forwarder implements Policy {
   #opened({ listener, session: id, client }: Event<'opened'>, now: MonotonicMs): Decision | undefined {
     const seat = this.#pools.seatOf(listener);
     if (seat === undefined) return { kind: 'refuse' };
-    const session = new Session({ id, client }, seat, { dialTimeoutsMs: this.#options.dialTimeoutsMs, now });
+    const session = new Session({ id, client }, seat, { budget: this.#budget, now });
     const { statistics } = session.pool;
     statistics.sessionsTotal += 1;
     statistics.sessionsActive += 1;

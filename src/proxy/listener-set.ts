@@ -47,7 +47,7 @@ type Leaving =
   | { readonly kind: 'closing'; readonly entry: Entry };
 
 export interface ListenerSetDeps {
-  readonly engine: Pick<Engine, 'open' | 'close' | 'setAddresses'>;
+  readonly engine: Pick<Engine, 'open' | 'close' | 'setAddresses' | 'socketsFor'>;
   /** Told which key a listener's sessions belong to before it accepts the first one it will serve. */
   readonly binding: { bindListener(id: ListenerId, key: string): void; unbindListener(id: ListenerId): void };
   readonly ports: ProxyPorts;
@@ -86,11 +86,10 @@ export class ListenerSet {
     return this.#leaving.size;
   }
 
-  /** Sockets that listen or are about to: UDP has one on each address. */
+  /** Sockets that listen or are about to. Asked for each new connection. */
   get socketCount(): number {
-    // Asked for each new connection.
     this.#sockets ??= [...this.#entryByKey.values(), ...this.#leaving.keys()].reduce(
-      (sum, { addresses }) => sum + addresses.length,
+      (sum, { wanted, addresses }) => sum + this.#deps.engine.socketsFor({ ...wanted, addresses }),
       0,
     );
     return this.#sockets;
@@ -202,12 +201,13 @@ export class ListenerSet {
     for (const listener of wanted) {
       if (this.#entryByKey.has(listener.key)) continue;
       try {
-        if (!this.#deps.hasRoomToListen(listener.addresses.length)) throw noRoom(listener);
+        const sockets = this.#deps.engine.socketsFor(listener);
+        if (!this.#deps.hasRoomToListen(sockets)) throw noRoom(sockets);
         const port = this.#deps.ports.take(listener.key, spaceOf(listener), this.#deps.clock.now());
         const { addresses } = listener;
-        const sockets = this.socketCount + addresses.length;
+        // Before the entry is there: it would be counted twice.
+        this.#changed(this.socketCount + sockets);
         this.#entryByKey.set(listener.key, { wanted: listener, port, addresses, id: undefined });
-        this.#changed(sockets);
       } catch (error) {
         if (!isProxyError(error)) throw error;
         faults.push(faultOf(listener, error));
@@ -292,9 +292,9 @@ export class ListenerSet {
   }
 }
 
-function noRoom({ addresses }: WantedListener): ProxyError {
+function noRoom(sockets: number): ProxyError {
   return new ProxyError(
     'ERR_DESCRIPTORS_EXHAUSTED',
-    `no room for ${addresses.length} more listening sockets: the limit of open files is too low for that many Services`,
+    `no room for ${sockets} more listening sockets: the limit of open files is too low for that many Services`,
   );
 }

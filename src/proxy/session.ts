@@ -6,7 +6,7 @@ import type { MonotonicMs } from '../clock.ts';
 import type { DialFailure, SessionId, SocketAddress } from '../engine/engine.ts';
 import type { BackendPool } from './backend-pool.ts';
 import type { Seat } from './backend-pools.ts';
-import { type Attempt, DialPlan } from './dial-plan.ts';
+import { type Attempt, type DialBudget, DialPlan } from './dial-plan.ts';
 import type { Arrival } from './entrance.ts';
 import { proxyProtocolHeader } from './proxy-protocol.ts';
 
@@ -35,7 +35,7 @@ export class Session {
   constructor(
     of: { readonly id: SessionId; readonly client: SocketAddress },
     { pool, destination }: Seat,
-    { dialTimeoutsMs, now }: { readonly dialTimeoutsMs: readonly number[]; readonly now: MonotonicMs },
+    { budget, now }: { readonly budget: DialBudget; readonly now: MonotonicMs },
   ) {
     const { client } = of;
     this.id = of.id;
@@ -43,7 +43,7 @@ export class Session {
     this.openedAt = now;
     this.#client = client;
     this.#destination = destination;
-    this.#plan = new DialPlan(dialTimeoutsMs, now);
+    this.#plan = new DialPlan(budget, now);
     this.#dialledAt = now;
   }
 

@@ -5,11 +5,10 @@
 import type { MonotonicMs } from '../clock.ts';
 import type { SessionId } from '../engine/engine.ts';
 import type { Parties } from './admission.ts';
+import { IdleQueue, type Place } from './idle-queue.ts';
 
 /** Who holds more than this part of all sessions gives up its own first. */
 const SHARE_PART = 4;
-/** So many sessions of a group that were used since they were queued are put back before the idlest of them goes. */
-const MAX_LOOKS = 64;
 
 export interface UdpRoomOptions {
   /** Of one service port and family; 0: no limit. */
@@ -20,71 +19,38 @@ export interface UdpRoomOptions {
   readonly lastUsed: (session: SessionId) => MonotonicMs | undefined;
 }
 
-/**
- * Sessions of one group, about in the order of their last use: each stands where it was put, with its last use at that
- * time, and only when it comes to the front is it looked at again. That spares the data path all bookkeeping.
- */
-class Group {
-  readonly #queuedAt = new Map<SessionId, MonotonicMs>();
-
-  get size(): number {
-    return this.#queuedAt.size;
-  }
-
-  add(session: SessionId, now: MonotonicMs): void {
-    this.#queuedAt.set(session, now);
-  }
-
-  remove(session: SessionId): void {
-    this.#queuedAt.delete(session);
-  }
-
-  idlest(lastUsed: UdpRoomOptions['lastUsed']): SessionId | undefined {
-    let idlest: SessionId | undefined;
-    let idlestUse = Number.POSITIVE_INFINITY;
-    let looks = 0;
-    for (const [session, queuedAt] of this.#queuedAt) {
-      const used = lastUsed(session) ?? Number.NEGATIVE_INFINITY;
-      if (used < idlestUse) [idlest, idlestUse] = [session, used];
-      // Those behind it were used later, but not always those before it, which were put back.
-      if (used <= queuedAt) return idlest;
-      looks += 1;
-      if (looks === MAX_LOOKS) break;
-      this.#queuedAt.delete(session);
-      this.#queuedAt.set(session, used);
-    }
-    return idlest;
-  }
-}
-
 /** The groups of one kind. */
 class Groups<Key> {
-  readonly #byKey = new Map<Key, Group>();
+  readonly #byKey = new Map<Key, IdleQueue>();
   /** Those that held more than their share when they grew last. Few: all together hold no more than there is. */
-  readonly #greedy = new Set<Group>();
+  readonly #greedy = new Set<IdleQueue>();
 
-  get(key: Key): Group | undefined {
+  get(key: Key): IdleQueue | undefined {
     return this.#byKey.get(key);
   }
 
-  add(key: Key, session: SessionId, at: { readonly now: MonotonicMs; readonly share: number }): void {
-    const group = this.#byKey.get(key) ?? new Group();
-    this.#byKey.set(key, group);
-    group.add(session, at.now);
+  add(key: Key, session: SessionId, at: { readonly now: MonotonicMs; readonly share: number }): Place {
+    let group = this.#byKey.get(key);
+    if (group === undefined) {
+      group = new IdleQueue();
+      this.#byKey.set(key, group);
+    }
+    const place = group.add(session, at.now);
     if (group.size > at.share) this.#greedy.add(group);
+    return place;
   }
 
-  remove(key: Key, session: SessionId): void {
+  remove(key: Key, place: Place): void {
     const group = this.#byKey.get(key);
     if (group === undefined) return;
-    group.remove(session);
+    group.remove(place);
     if (group.size > 0) return;
     this.#byKey.delete(key);
     this.#greedy.delete(group);
   }
 
   /** The one that holds most, if that is more than `share`; that of `key` where several do. */
-  greediest(key: Key, share: number): Group | undefined {
+  greediest(key: Key, share: number): IdleQueue | undefined {
     let greediest = this.#byKey.get(key);
     for (const group of this.#greedy) {
       if (group.size <= share) this.#greedy.delete(group);
@@ -94,11 +60,19 @@ class Groups<Key> {
   }
 }
 
+/** Where a session stands in each of the queues it is in. */
+interface Places {
+  readonly all: Place;
+  readonly ofService: Place;
+  readonly ofClient: Place;
+}
+
 export class UdpRoom {
   readonly #options: UdpRoomOptions;
-  readonly #all = new Group();
+  readonly #all = new IdleQueue();
   readonly #services = new Groups<object>();
   readonly #clients = new Groups<string>();
+  readonly #placesOf = new Map<SessionId, Places>();
 
   constructor(options: UdpRoomOptions) {
     this.#options = options;
@@ -110,16 +84,22 @@ export class UdpRoom {
   }
 
   add(session: SessionId, { service, client }: Parties, now: MonotonicMs): void {
-    const share = shareOf(this.#options.capacity());
-    this.#all.add(session, now);
-    this.#services.add(service, session, { now, share });
-    this.#clients.add(client, session, { now, share });
+    const at = { now, share: shareOf(this.#options.capacity()) };
+    this.#placesOf.set(session, {
+      all: this.#all.add(session, now),
+      ofService: this.#services.add(service, session, at),
+      ofClient: this.#clients.add(client, session, at),
+    });
   }
 
+  /** Idempotent. */
   remove(session: SessionId, { service, client }: Parties): void {
-    this.#all.remove(session);
-    this.#services.remove(service, session);
-    this.#clients.remove(client, session);
+    const places = this.#placesOf.get(session);
+    if (places === undefined) return;
+    this.#placesOf.delete(session);
+    this.#all.remove(places.all);
+    this.#services.remove(service, places.ofService);
+    this.#clients.remove(client, places.ofClient);
   }
 
   /** The session to be given up before one more of this Service and client is added; undefined: there is room. */

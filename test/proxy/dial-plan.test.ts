@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { Balancer } from '../../src/balancer/balancer.ts';
 import type { DialFailure } from '../../src/engine/engine.ts';
-import { type Attempt, DialPlan } from '../../src/proxy/dial-plan.ts';
+import { type Attempt, DialPlan, dialBudget } from '../../src/proxy/dial-plan.ts';
 import { makeEndpoints } from '../support/snapshots.ts';
 
 const TIMEOUTS_MS = [250, 500, 1000, 2000];
@@ -23,7 +23,7 @@ class Fixture {
 
   constructor(lasts: readonly number[], timeoutsMs: readonly number[] = TIMEOUTS_MS) {
     this.set(...lasts);
-    this.#plan = new DialPlan(timeoutsMs, this.now);
+    this.#plan = new DialPlan(dialBudget(timeoutsMs), this.now);
   }
 
   set(...lasts: readonly number[]): void {

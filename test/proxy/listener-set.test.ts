@@ -287,6 +287,20 @@ describe('other faults', () => {
     expect([fixture.set.openCount, fixture.set.socketCount]).toEqual([3, 5]);
   });
 
+  test('the engine says how many sockets a listener takes, however many addresses it has', async () => {
+    const fixture = new Fixture();
+    fixture.engine.hasSocketPerAddress = false;
+    fixture.room = 2;
+    const wanted = [tcp('web'), udp('dns', '10.0.0.1', '10.0.0.2', '10.0.0.3'), udp('ntp', '10.0.0.1')];
+
+    const faults = await fixture.set.ensureOpen(wanted, fixture.guard);
+
+    expect(faults.map(({ code, message }) => `${code} ${message}`)).toEqual([
+      expect.stringContaining('ERR_DESCRIPTORS_EXHAUSTED default/ntp: no room for 1 more'),
+    ]);
+    expect(fixture.set.socketCount).toBe(2);
+  });
+
   test('as many sockets are counted as listen, also while they close and after their addresses have changed', async () => {
     const fixture = new Fixture();
     await fixture.sync(tcp('web'), udp('dns', '10.0.0.1', '10.0.0.2'));

@@ -96,6 +96,11 @@ export class NativeEngine implements Engine {
     if (errno !== 0) throw addressesFault(addresses, listenError(errno, { protocol, port, addresses }));
   }
 
+  /** One for all addresses, see native/udp_socket.h. */
+  socketsFor({ protocol, addresses }: Pick<ListenerSpec, 'protocol' | 'addresses'>): number {
+    return protocol === 'TCP' ? 1 : Math.min(1, addresses.length);
+  }
+
   async close(id: ListenerId): Promise<void> {
     const listener = this.#listeners.get(id);
     if (listener === undefined) return;

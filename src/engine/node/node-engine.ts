@@ -81,6 +81,11 @@ export class NodeEngine implements Engine {
     }
   }
 
+  /** One on each address of UDP, see udp-listener.ts. */
+  socketsFor({ protocol, addresses }: Pick<ListenerSpec, 'protocol' | 'addresses'>): number {
+    return protocol === 'TCP' ? 1 : addresses.length;
+  }
+
   async close(id: ListenerId): Promise<void> {
     const listener = this.#listeners.get(id);
     this.#listeners.delete(id);
