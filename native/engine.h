@@ -137,9 +137,10 @@ class Engine {
   // Ends the thread, and with it every descriptor. Events that were not drained are lost.
   ~Engine();
 
-  // 0, or the errno with nothing left open. TCP: the one address. Accepting when it returns.
+  // 0, or the errno with nothing left open. TCP: the one address. Accepting when it returns. UDP: one socket at
+  // most, which has the port of every local address when there are several.
   int open(uint32_t listener, Protocol protocol, const std::vector<Address>& addresses);
-  // UDP: the local addresses it serves from now on; sessions on others end. 0, or an errno.
+  // UDP: the local addresses it serves from now on; sessions on others end. 0, or an errno with all as it was.
   int setAddresses(uint32_t listener, const std::vector<Address>& addresses);
   // Accepts what the kernel has queued, then closes; `listenerClosed` follows. UDP sessions end. False: unknown.
   bool close(uint32_t listener);

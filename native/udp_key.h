@@ -1,5 +1,6 @@
-// Who a datagram is from, as the key of a hash table. Clients choose their addresses and ports, so the hash is keyed
-// with a secret of this process: SipHash-2-4 (Aumasson and Bernstein, 2012). Nobody can fill one bucket on purpose.
+// Which flow a datagram belongs to, as the key of a hash table. Clients choose their addresses and ports, so
+// the hash is keyed with a secret of this process: SipHash-2-4 (Aumasson and Bernstein, 2012). Nobody can
+// fill one bucket on purpose.
 #pragma once
 
 #include <sys/random.h>
@@ -11,33 +12,53 @@
 
 namespace kup {
 
-struct ClientKey {
-  // The address in network order; the port, and for IPv6 link-local addresses the interface.
-  uint64_t words[3];
+// Who sends, and to which local address. The port of `local` means nothing: all are on the listener's.
+struct UdpFlow {
+  Address client;
+  Address local;
+};
 
-  explicit ClientKey(const Address& client) : words{0, 0, 0} {
+// Whatever the port, and the interface of a link-local address.
+inline bool isSameHost(const Address& one, const Address& other) {
+  if (one.sa.sa_family != other.sa.sa_family) return false;
+  return one.sa.sa_family == AF_INET6 ? IN6_ARE_ADDR_EQUAL(&one.v6.sin6_addr, &other.v6.sin6_addr)
+                                      : one.v4.sin_addr.s_addr == other.v4.sin_addr.s_addr;
+}
+
+struct FlowKey {
+  // IPv4: both addresses, the client's port. IPv6: both addresses in two words each, the client's port and,
+  // where an address is link-local, the interface, which is the same for both.
+  uint64_t words[5];
+  unsigned count;
+
+  explicit FlowKey(const UdpFlow& flow) : words{0, 0, 0, 0, 0} {
+    const auto& [client, local] = flow;
     if (client.sa.sa_family == AF_INET6) {
       std::memcpy(words, &client.v6.sin6_addr, sizeof client.v6.sin6_addr);
-      words[2] = uint64_t{client.v6.sin6_scope_id} << 16 | client.v6.sin6_port;
+      std::memcpy(words + 2, &local.v6.sin6_addr, sizeof local.v6.sin6_addr);
+      const uint64_t zone = local.v6.sin6_scope_id != 0 ? local.v6.sin6_scope_id : client.v6.sin6_scope_id;
+      words[4] = zone << 16 | client.v6.sin6_port;
+      count = 5;
     } else {
-      words[0] = client.v4.sin_addr.s_addr;
-      words[2] = client.v4.sin_port;
+      words[0] = uint64_t{client.v4.sin_addr.s_addr} << 32 | local.v4.sin_addr.s_addr;
+      words[1] = client.v4.sin_port;
+      count = 2;
     }
   }
 
-  bool operator==(const ClientKey& other) const {
-    return words[0] == other.words[0] && words[1] == other.words[1] && words[2] == other.words[2];
+  bool operator==(const FlowKey& other) const {
+    return std::memcmp(words, other.words, sizeof words) == 0;
   }
 };
 
-class ClientKeyHash {
+class FlowKeyHash {
  public:
-  size_t operator()(const ClientKey& key) const {
+  size_t operator()(const FlowKey& key) const {
     const Secret& secret = ownSecret();
-    uint64_t v[4] = {secret.k0 ^ 0x736f6d6570736575, secret.k1 ^ 0x646f72616e646f6d, secret.k0 ^ 0x6c7967656e657261,
-                     secret.k1 ^ 0x7465646279746573};
-    for (const uint64_t word : key.words) absorb(v, word);
-    absorb(v, uint64_t{sizeof key.words} << 56);
+    uint64_t v[4] = {secret.k0 ^ 0x736f6d6570736575, secret.k1 ^ 0x646f72616e646f6d,
+                     secret.k0 ^ 0x6c7967656e657261, secret.k1 ^ 0x7465646279746573};
+    for (unsigned at = 0; at < key.count; ++at) absorb(v, key.words[at]);
+    absorb(v, uint64_t{key.count * sizeof key.words[0]} << 56);
     v[2] ^= 0xff;
     for (int count = 0; count < 4; ++count) mix(v);
     return v[0] ^ v[1] ^ v[2] ^ v[3];

@@ -2,13 +2,14 @@
 
 #include <cstring>
 
-#include "udp_socket.h"
+#include "udp_listener.h"
 
 namespace kup {
 
 namespace {
 
-// What a client may have sent before its backend is up; two datagrams of the largest size.
+// What a client may have sent before its backend is up: two datagrams of the largest size. Two bytes for the
+// length of each are among them, so that empty ones are not held without end.
 constexpr size_t kMaxHeldBytes = 131'072;
 // What may wait for us in the kernel while we are busy, as far as net.core.rmem_max lets it.
 constexpr int kReceiveQueueBytes = 1 << 20;
@@ -23,20 +24,20 @@ size_t bytesOf(const iovec* datagrams, unsigned count) {
 
 }  // namespace
 
-UdpSession* UdpSession::open(EngineThread* thread, UdpSocket* socket, uint32_t listener, const Address& client) {
-  auto session = std::make_unique<UdpSession>(thread, socket, client);
-  UdpSession* opened = thread->add(std::move(session), listener, client, true);
+UdpSession* UdpSession::open(EngineThread* thread, UdpListener* listener, const UdpFlow& flow) {
+  auto session = std::make_unique<UdpSession>(thread, listener, flow);
+  UdpSession* opened = thread->add(std::move(session), listener->id(), flow.client, true);
   opened->touch();
   thread->loop().wheel().arm(opened, opened->lastUsedMs_ + opened->idleTimeoutMs());
   return opened;
 }
 
-UdpSession::UdpSession(EngineThread* thread, UdpSocket* socket, const Address& client)
-    : thread_(thread), socket_(socket), client_(client) {}
+UdpSession::UdpSession(EngineThread* thread, UdpListener* listener, const UdpFlow& flow)
+    : thread_(thread), listener_(listener), flow_(flow) {}
 
 UdpSession::~UdpSession() { thread_->loop().cancel(this); }
 
-// --- The life of a session ---------------------------------------------------------------------------------------
+// --- The life of a session ---------------------------------------------------------------------------------
 
 void UdpSession::answer(const Command& command, const uint8_t*) {
   // Once it relays, only an answer that was given before the controller could know of that still counts.
@@ -62,7 +63,7 @@ void UdpSession::end(CloseCause cause) {
   hangUp();
   disarm();
   bump(thread_->totals().datagramsDropped, heldDatagrams_);
-  socket_->remove(client_);
+  listener_->remove(flow_);
   thread_->reportClosed(this, cause);
 }
 
@@ -92,11 +93,12 @@ uint64_t UdpSession::idleTimeoutMs() const {
   return hasReply_ ? options.udpRepliedTimeoutMs : options.udpUnrepliedTimeoutMs;
 }
 
-// --- Dialling ----------------------------------------------------------------------------------------------------
+// --- Dialling ----------------------------------------------------------------------------------------------
 
 int UdpSession::dial(const Command& command) {
   Address to;
-  if (!Address::parse(command.address, command.addressLength, static_cast<uint16_t>(command.port), &to)) return EINVAL;
+  const auto port = static_cast<uint16_t>(command.port);
+  if (!Address::parse(command.address, command.addressLength, port, &to)) return EINVAL;
   const int error = connect(to);
   if (error != 0) hangUp();
   return error;
@@ -113,7 +115,7 @@ int UdpSession::connect(const Address& to) {
   return watch_.start(&thread_->loop(), backend_.get(), EPOLLIN | EPOLLET, this, 0);
 }
 
-// --- From the client to the backend ------------------------------------------------------------------------------
+// --- From the client to the backend ------------------------------------------------------------------------
 
 unsigned UdpSession::receive(const iovec* datagrams, unsigned count) {
   touch();
@@ -139,7 +141,6 @@ void UdpSession::hold(const iovec& datagram) {
 void UdpSession::sendHeld() {
   std::vector<uint8_t> held;
   held.swap(held_);
-  heldDatagrams_ = 0;
   iovec datagrams[UdpBatch::kMost];
   size_t at = 0;
   while (at < held.size() && !hasEnded_) {
@@ -151,21 +152,25 @@ void UdpSession::sendHeld() {
       datagrams[count] = {held.data() + at, length};
       at += length;
     }
-    send(datagrams, count);
+    heldDatagrams_ -= count;
+    const unsigned rest = count - send(datagrams, count);
+    bump(thread_->totals().datagramsDropped, rest);
   }
 }
 
 unsigned UdpSession::send(const iovec* datagrams, unsigned count) {
   // Before they leave: whoever sees one arrive shall find it counted.
   bump(counters().bytesIn, bytesOf(datagrams, count));
-  return sendAll(&thread_->udpBatch(), backend_.get(), datagrams, count, nullptr, &hasGrown_, [this](int error) {
+  const auto onError = [this](int error) {
     // The refusal is of an earlier one, and this one has not left either.
     if (error == ECONNREFUSED) bump(thread_->totals().datagramsDropped);
     return mayGoOn(error);
-  });
+  };
+  return sendAll(&thread_->udpBatch(), backend_.get(), datagrams, count, {}, &hasGrown_, onError);
 }
 
-// A refusal ends the session, so that the client's next datagram finds another endpoint; all else is one datagram lost.
+// A refusal ends the session, so that the client's next datagram finds another endpoint; all else is one
+// datagram lost.
 bool UdpSession::mayGoOn(int error) {
   if (error == ECONNREFUSED) {
     end(CloseCause::backendRefused);
@@ -175,7 +180,7 @@ bool UdpSession::mayGoOn(int error) {
   return true;
 }
 
-// --- From the backend to the client ------------------------------------------------------------------------------
+// --- From the backend to the client ------------------------------------------------------------------------
 
 void UdpSession::onReady(uint32_t, uint32_t) { forward(); }
 
@@ -183,7 +188,7 @@ void UdpSession::run() { forward(); }
 
 void UdpSession::forward() {
   for (int batches = 0; batches < kBatchesPerTurn; ++batches) {
-    const int count = thread_->udpBatch().receive(backend_.get(), false);
+    const int count = thread_->udpBatch().receive(backend_.get());
     if (count == -EAGAIN) return;
     if (count < 0) {
       if (!mayGoOn(-count)) return;
@@ -204,7 +209,7 @@ void UdpSession::forward(const iovec* datagrams, unsigned count) {
     // The second time-out may be the shorter one.
     thread_->loop().wheel().arm(this, lastUsedMs_ + idleTimeoutMs());
   }
-  socket_->reply(datagrams, count, client_);
+  listener_->reply(datagrams, count, flow_);
 }
 
 }  // namespace kup

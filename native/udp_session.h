@@ -1,5 +1,6 @@
-// One UDP client flow: the datagrams of one client address and port on one local address, and a connected socket to
-// the backend, so that the kernel delivers only the backend's replies and its ICMP refusals. It owns that socket.
+// One UDP client flow: the datagrams of one client address and port on one local address, and a connected
+// socket to the backend, so that the kernel delivers only the backend's replies and its ICMP refusals. It
+// owns that socket.
 //
 //     deciding ── dial ──> relaying ──> ended
 //        └─────── refuse ───────────────>┘
@@ -12,22 +13,24 @@
 #include "loop.h"
 #include "session.h"
 #include "thread.h"
+#include "udp_key.h"
 
 struct iovec;
 
 namespace kup {
 
-class UdpSocket;
+class UdpListener;
 
 class UdpSession final : public Session, private Watcher, private Task, private Timer {
  public:
-  // Opens one and reports it. The socket forgets it when it is told to `remove` it.
-  static UdpSession* open(EngineThread* thread, UdpSocket* socket, uint32_t listener, const Address& client);
-  UdpSession(EngineThread* thread, UdpSocket* socket, const Address& client);
+  // Opens one and reports it. The listener forgets it when it is told to `remove` it.
+  static UdpSession* open(EngineThread* thread, UdpListener* listener, const UdpFlow& flow);
+  UdpSession(EngineThread* thread, UdpListener* listener, const UdpFlow& flow);
   ~UdpSession() override;
 
-  // From the client. Returns how many of them it has taken or lost, at least one: fewer than `count` when it has ended
-  // meanwhile, and the others belong to a new session.
+  const UdpFlow& flow() const { return flow_; }
+  // From the client. Returns how many of them it has taken or lost, at least one: fewer than `count` when it
+  // has ended meanwhile, and the others belong to a new session.
   unsigned receive(const iovec* datagrams, unsigned count);
   void answer(const Command& command, const uint8_t* preamble) override;
   void end(CloseCause cause) override;
@@ -51,8 +54,8 @@ class UdpSession final : public Session, private Watcher, private Task, private 
   void forward(const iovec* datagrams, unsigned count);
 
   EngineThread* const thread_;
-  UdpSocket* const socket_;
-  const Address client_;
+  UdpListener* const listener_;
+  const UdpFlow flow_;
   Fd backend_;
   Watch watch_;
   uint64_t lastUsedMs_ = 0;

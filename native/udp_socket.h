@@ -1,12 +1,13 @@
-// One local address of a UDP listener: the socket that is bound to it, which it owns, and the sessions of the clients
-// that send there. Replies leave by the same socket, and so from the address and port that the client knows.
+// The one socket of a UDP listener, which it owns. Bound to the listener's address when that is the only one;
+// else to the wildcard of the family, where the kernel tells of each datagram which local address it came to
+// (IP_PKTINFO) and sends each reply from the address that it is told: so one descriptor does for a node with
+// many addresses. Either way replies leave from the address and port that the client knows.
 //
-// Bound to the one address, and exclusively: the kernel then sorts out what is for other addresses, says so when the
-// port is taken, and leaves the port of all other addresses to others. One socket on the wildcard with IP_PKTINFO
-// would hold the port of every address of the node.
+// Nobody shares the port: a bind fails where another program has it, and on the wildcard that is on any
+// address of the node. A program that wants it later is told the same.
 #pragma once
 
-#include <unordered_map>
+#include <vector>
 
 #include "fd.h"
 #include "loop.h"
@@ -16,58 +17,59 @@
 
 namespace kup {
 
-class UdpSession;
+class UdpListener;
 
 class UdpSocket final : private Watcher, private Task {
  public:
-  UdpSocket(EngineThread* thread, uint32_t listener, const Address& at);
-  // Without a word to the sessions: they must have ended.
+  UdpSocket(EngineThread* thread, UdpListener* listener) : thread_(thread), listener_(listener) {}
   ~UdpSocket() override;
 
-  // Any thread. 0 or the errno.
-  int bind();
+  // Any thread. For these addresses, at least one and of one family. 0 or the errno.
+  int bind(const std::vector<Address>& addresses);
+  // The same while `other` has the port on one address, which it keeps.
+  int bindBeside(const UdpSocket& other, const std::vector<Address>& addresses);
   // Engine's thread, as all that follows. 0 or the errno.
   int start();
-  // Ends all sessions with `stopped`.
-  void close();
-
-  const Address& address() const { return address_; }
-  // To that client. What the kernel does not take is counted as dropped.
-  void reply(const iovec* datagrams, unsigned count, const Address& client);
-  // The session has ended.
-  void remove(const Address& client);
+  // Is it as `bind` would make it, or more?
+  bool suits(const std::vector<Address>& addresses) const;
+  // Null on the wildcard.
+  const Address* boundTo() const { return isWildcard_ ? nullptr : &address_; }
+  // Gives the listener all that has come. What is sent from now on goes to the socket bound beside it.
+  void retire();
+  // What the kernel does not take is counted as dropped.
+  void reply(const iovec* datagrams, unsigned count, const UdpFlow& flow);
 
  private:
   void onReady(uint32_t events, uint32_t tag) override;
   void run() override;
   void receive();
-  void deliver(unsigned count);
-  void deliverRun(const ClientKey& key, unsigned first, unsigned end);
-  UdpSession* open(const ClientKey& key, const Address& client);
+  int open(const std::vector<Address>& addresses);
+  int take();
 
   EngineThread* const thread_;
-  const uint32_t listener_;
-  const Address address_;
+  UdpListener* const listener_;
+  Address address_{};
+  bool isWildcard_ = false;
   Fd socket_;
   Watch watch_;
   bool hasGrown_ = false;
-  std::unordered_map<ClientKey, UdpSession*, ClientKeyHash> sessions_;
 };
 
 // Asked for when the queue is full, in bytes.
 inline constexpr int kSendQueueBytes = 4 << 20;
 
-// Sends all, in order, to `to` or where the socket is connected to. `onError(errno)` is asked about each datagram that
-// the kernel does not take: false ends it. Returns how many were sent or asked about.
+// Sends all, in order. `onError(errno)` is asked about each datagram that the kernel does not take: false
+// ends it. Returns how many were sent or asked about.
 //
-// EAGAIN means that what was sent waits for a network that is slower than we are: the kernel's queue is made as long
-// as net.core.wmem_max lets it, once (`*hasGrown`), and then datagrams are lost as they are in any full queue.
+// EAGAIN means that what was sent waits for a network that is slower than we are: the kernel's queue is made
+// as long as net.core.wmem_max lets it, once (`*hasGrown`), and then datagrams are lost as they are in any
+// full queue.
 template <typename OnError>
-unsigned sendAll(UdpBatch* batch, int fd, const iovec* datagrams, unsigned count, const Address* to, bool* hasGrown,
-                 OnError onError) {
+unsigned sendAll(UdpBatch* batch, int fd, const iovec* datagrams, unsigned count,
+                 const UdpBatch::Route& route, bool* hasGrown, OnError onError) {
   unsigned done = 0;
   while (done < count) {
-    const int sent = batch->send(fd, datagrams + done, count - done, to);
+    const int sent = batch->send(fd, datagrams + done, count - done, route);
     if (sent > 0) {
       done += static_cast<unsigned>(sent);
     } else if (sent == -EAGAIN && !*hasGrown) {

@@ -1,4 +1,4 @@
-// The second part of udp_check.cc. One check needs CAP_NET_RAW and says so where it is passed over.
+// A part of udp_check.cc. One check needs CAP_NET_RAW and says so where it is passed over.
 #include <netinet/udp.h>
 
 #include "udp_scene.h"
@@ -63,41 +63,6 @@ void keptByEither() {
   CHECK_EQUAL(causeOf(scene.closed(scene.opened())), CloseCause::idle);
 }
 
-void addressesChange() {
-  Scene scene;
-  const uint16_t port = scene.fixture.listen({"127.0.0.1", "127.0.0.2"});
-  scene.exchange(at("127.0.0.1", port), 1);
-  scene.exchange(at("127.0.0.2", port), 2);
-  const uint32_t id = scene.fixture.lastListener;
-  CHECK_EQUAL(scene.fixture.engine->setAddresses(id, {at("127.0.0.2", port), at("127.0.0.3", port)}), 0);
-  CHECK_EQUAL(causeOf(scene.closed(scene.opened())), CloseCause::stopped);
-  scene.exchange(at("127.0.0.3", port), 3);
-  scene.exchange(at("127.0.0.2", port), 4);
-  CHECK_EQUAL(scene.fixture.count(EventKind::opened), 3u);
-  const Peer holder("127.0.0.1", port);
-  CHECK(holder.isBound());
-  // What could be bound stays bound.
-  const std::vector<Address> wanted{at("127.0.0.1", port), at("127.0.0.2", port), at("127.0.0.4", port)};
-  CHECK_EQUAL(scene.fixture.engine->setAddresses(id, wanted), EADDRINUSE);
-  scene.exchange(at("127.0.0.2", port), 5);
-  scene.exchange(at("127.0.0.4", port), 6);
-  CHECK_EQUAL(scene.fixture.engine->setAddresses(id + 1, wanted), 0);
-}
-
-void openFails() {
-  Fixture fixture;
-  const size_t before = openDescriptors();
-  {
-    const Peer holder("127.0.0.2");
-    const uint16_t port = holder.address().port();
-    const std::vector<Address> addresses{at("127.0.0.1", port), at("127.0.0.2", port), at("127.0.0.3", port)};
-    CHECK_EQUAL(fixture.engine->open(1, kup::Protocol::udp, addresses), EADDRINUSE);
-    CHECK(Peer("127.0.0.1", port).isBound());
-  }
-  CHECK_EQUAL(fixture.engine->open(1, kup::Protocol::udp, {at("192.0.2.1", 20'000)}), EADDRNOTAVAIL);
-  CHECK_EQUAL(openDescriptors(), before);
-}
-
 void portZero() {
   Scene scene;
   const uint16_t port = scene.fixture.listen();
@@ -110,7 +75,7 @@ void portZero() {
   header.dest = htons(port);
   header.len = htons(sizeof header);
   const Address to = at("127.0.0.1");
-  CHECK(::sendto(raw.get(), &header, sizeof header, 0, &to.sa, to.length()) == static_cast<ssize_t>(sizeof header));
+  CHECK(::sendto(raw.get(), &header, sizeof header, 0, &to.sa, to.length()) > 0);
   scene.fixture.until("a drop", [&] { return scene.fixture.engine->totals().datagramsDropped == 1; });
   scene.exchange(at("127.0.0.1", port), 1);
   CHECK_EQUAL(scene.fixture.count(EventKind::opened), 1u);
@@ -154,16 +119,24 @@ void controllerBehind() {
   constexpr uint64_t kMost = 4096;
   Scene scene;
   const Address listener = at("127.0.0.1", scene.fixture.listen());
-  std::vector<std::unique_ptr<Peer>> clients;
-  const auto totals = [&] { return scene.fixture.engine->totals(); };
+  const auto seen = [&] {
+    const kup::Totals totals = scene.fixture.engine->totals();
+    return totals.datagramsIn + totals.datagramsDropped;
+  };
+  // Without a look at the events.
+  const auto untilSeen = [&](uint64_t count) {
+    const double deadline = kup::nowMs() + 10'000;
+    while (seen() < count && kup::nowMs() < deadline) ::poll(nullptr, 0, 1);
+    CHECK_EQUAL(seen(), count);
+  };
   for (uint64_t index = 0; index < kMost + 100; ++index) {
-    clients.push_back(std::make_unique<Peer>());
-    clients.back()->send("x", listener);
-    if (index % 100 == 0) while (totals().datagramsIn + totals().datagramsDropped <= index) ::poll(nullptr, 0, 1);
+    const std::string literal = "127.1." + std::to_string(index / 250);
+    Peer(literal + "." + std::to_string(1 + index % 250)).send("x", listener);
+    if (index % 100 == 99) untilSeen(index + 1);
   }
-  while (totals().datagramsIn + totals().datagramsDropped < kMost + 100) ::poll(nullptr, 0, 1);
-  CHECK_EQUAL(totals().datagramsIn, kMost);
-  CHECK_EQUAL(totals().datagramsDropped, 100u);
+  untilSeen(kMost + 100);
+  CHECK_EQUAL(scene.fixture.engine->totals().datagramsIn, kMost);
+  CHECK_EQUAL(scene.fixture.engine->totals().datagramsDropped, 100u);
   scene.fixture.until("all to be opened", [&] { return scene.fixture.count(EventKind::opened) == kMost; });
   scene.exchange(listener, 1);
 }
@@ -187,8 +160,6 @@ void closing() {
 void check::checkLives() {
   RUN(idleTimes);
   RUN(keptByEither);
-  RUN(addressesChange);
-  RUN(openFails);
   RUN(portZero);
   RUN(newerAnswers);
   RUN(controllerBehind);

@@ -1,5 +1,5 @@
-// What the checks of the UDP half need: an engine with a controller that does as it is told, plain sockets as clients
-// and backends, and a bounded wait. The engine is driven through engine.h alone.
+// What the checks of the UDP half need: an engine with a controller that does as it is told, plain sockets as
+// clients and backends, and a bounded wait. The engine is driven through engine.h alone.
 #pragma once
 
 #include <dirent.h>
@@ -36,8 +36,8 @@ using kup::EventKind;
 
 #define CHECK(what) \
   if (!(what)) check::fail(__FILE__, __LINE__, #what)
-#define CHECK_EQUAL(seen, wanted)                                                                             \
-  if (!((seen) == (wanted)))                                                                                  \
+#define CHECK_EQUAL(seen, wanted) \
+  if (!((seen) == (wanted)))      \
   check::fail(__FILE__, __LINE__, #seen " is " + check::text(seen) + ", not " + check::text(wanted))
 
 inline std::string text(const std::string& value) { return value.substr(0, 200); }
@@ -73,6 +73,7 @@ class Peer {
     ::getsockname(socket_.get(), &own.sa, &length);
     return own;
   }
+  void allowBroadcast() { kup::setOption(socket_.get(), SOL_SOCKET, SO_BROADCAST, 1); }
   void send(const std::string& data, const Address& to) {
     const auto sent = ::sendto(socket_.get(), data.data(), data.size(), 0, &to.sa, to.length());
     CHECK_EQUAL(sent, static_cast<ssize_t>(data.size()));
@@ -163,9 +164,10 @@ class Fixture {
   void submit(const Event& about, const Answer& answer, uint32_t epoch) {
     kup::Command command{};
     command.session = about.session;
-    command.kind = static_cast<uint32_t>(answer.kind == Answer::dial ? CommandKind::dial : CommandKind::refuse);
+    const bool isDial = answer.kind == Answer::dial;
+    command.kind = static_cast<uint32_t>(isDial ? CommandKind::dial : CommandKind::refuse);
     command.epoch = epoch;
-    if (answer.kind == Answer::dial) {
+    if (isDial) {
       command.port = answer.to.port();
       command.addressLength = static_cast<uint32_t>(answer.to.format(command.address));
     }

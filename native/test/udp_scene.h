@@ -22,14 +22,14 @@ struct Scene {
     return fixture.all(EventKind::opened)[index];
   }
   Event closed(const Event& session) {
-    const auto isIts = [&](const Event& event) { return event.session == session.session; };
-    std::vector<Event> found;
+    Event found{};
     fixture.until("its end", [&] {
-      found = fixture.all(EventKind::closed);
-      found.erase(std::remove_if(found.begin(), found.end(), [&](auto& event) { return !isIts(event); }), found.end());
-      return !found.empty();
+      for (const Event& event : fixture.all(EventKind::closed)) {
+        if (event.session == session.session) found = event;
+      }
+      return found.kind != 0;
     });
-    return found.front();
+    return found;
   }
   void untilTaken(uint64_t datagrams) {
     fixture.until("datagrams to be taken", [&] { return fixture.engine->totals().datagramsIn == datagrams; });
@@ -40,7 +40,8 @@ struct Scene {
   Fixture fixture;
 };
 
-// Runs them, printing the name of each.
+// Run them, printing the name of each.
+void checkAddresses();
 void checkLives();
 
 #define RUN(promise) \

@@ -5,7 +5,7 @@
 import type { Engine, ListenerId, ListenerSpec } from '../../src/engine/engine.ts';
 import { ProxyError } from '../../src/errors.ts';
 
-export class FakeListenerEngine implements Pick<Engine, 'open' | 'close' | 'setAddresses'> {
+export class FakeListenerEngine implements Pick<Engine, 'open' | 'close' | 'setAddresses' | 'socketsFor'> {
   readonly listeners = new Map<ListenerId, ListenerSpec>();
   /** What was done, in order: `open 1000`, `close 1000`, `addresses 1000 …`. */
   readonly calls: string[] = [];
@@ -15,6 +15,8 @@ export class FakeListenerEngine implements Pick<Engine, 'open' | 'close' | 'setA
   readonly faults = new Map<number, string>();
   /** Before anything is done; a test may hold a call up here. */
   gate: () => Promise<void> = async () => {};
+  /** Has UDP a socket on each address, or one for all? */
+  hasSocketPerAddress = true;
   #lastId = 0;
 
   get ports(): readonly number[] {
@@ -47,6 +49,10 @@ export class FakeListenerEngine implements Pick<Engine, 'open' | 'close' | 'setA
       addresses.filter((address) => !spec.addresses.includes(address)),
     );
     this.listeners.set(id, { ...spec, addresses });
+  }
+
+  socketsFor({ protocol, addresses }: Pick<ListenerSpec, 'protocol' | 'addresses'>): number {
+    return protocol === 'UDP' && this.hasSocketPerAddress ? addresses.length : 1;
   }
 
   async close(id: ListenerId): Promise<void> {

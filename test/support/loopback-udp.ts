@@ -81,6 +81,12 @@ export async function openUdpPeer(address = '127.0.0.1', port = 0): Promise<UdpP
   return peer;
 }
 
+/** Sends one datagram to an echo and awaits the client's `count`th in all. */
+export async function exchange(client: UdpPeer, to: SocketAddress, count: number): Promise<void> {
+  await client.send(`datagram ${count}`, to);
+  await client.datagram(count - 1);
+}
+
 /** Sends back what it gets, `prefix` first. */
 export async function openUdpEcho(address = '127.0.0.1', prefix = ''): Promise<UdpPeer> {
   const peer = await openUdpPeer(address);

@@ -216,6 +216,7 @@ export class MemoryProxy {
           },
           close: async (id) => engine.close(id),
           setAddresses: async (id, addresses) => engine.setAddresses(id, addresses),
+          socketsFor: (spec) => engine.socketsFor(spec),
         },
         binding: {
           bindListener: (id, key) => {
