@@ -63,7 +63,8 @@ void clientsBeyondTheLimitAreReset() {
     clients.connect(rig);
     rig.until("resets", [&] { return clients.countReset() == kClients - kLeft; });
     rig.until("sessions", [&] { return rig.count(EventKind::opened) == kLeft; });
-    EXPECT(rig.engine->totals().listenerErrors >= kClients - kLeft, "%lu errors", rig.engine->totals().listenerErrors);
+    // A client may see its reset before it is counted.
+    rig.until("errors", [&] { return rig.engine->totals().listenerErrors >= kClients - kLeft; });
     // Nobody is waiting any more: then there is no fault either.
     const uint64_t before = rig.engine->totals().listenerErrors;
     const double untilMs = nowMs() + 300;
