@@ -94,13 +94,23 @@ bool TcpListener::acceptFailed(int error) {
       bump(thread_->totals().listenerErrors);
       if (error == 0) return true;
       break;
-    case ENOBUFS:
-    case ENOMEM:
+    // The connection was gone before it was accepted, or a firewall forbids it: there may be others (accept(2)).
+    case ECONNABORTED:
+    case EINTR:
+    case EPERM:
+    case EPROTO:
+    case ENOPROTOOPT:
+    case EOPNOTSUPP:
+    case ENETDOWN:
+    case ENETUNREACH:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+    case ENONET:
+    case ETIMEDOUT:
+      return true;
+    default:
       bump(thread_->totals().listenerErrors);
       break;
-    default:
-      // The connection is gone before it was accepted (accept(2): treat these like EAGAIN by retrying).
-      return true;
   }
   thread_->loop().wheel().arm(this, thread_->loop().now() + kRetryMs);
   return false;

@@ -14,6 +14,9 @@ const LOCAL: ReadonlyMap<string, DialFailure> = new Map([
   ['EAFNOSUPPORT', 'local'],
 ]);
 
+/** EPIPE: it had accepted, ended and reset before the dial was noticed. */
+const REFUSALS: ReadonlySet<string> = new Set(['ECONNREFUSED', 'ECONNRESET', 'EPIPE']);
+
 export function errnoText(error: unknown): string {
   return errnoOf(error) ?? 'UNKNOWN';
 }
@@ -22,7 +25,7 @@ export function dialFailureFromErrno(errno: string): DialFailure {
   const fault = LOCAL.get(errno);
   if (fault !== undefined) return fault;
   if (errno === 'ETIMEDOUT') return 'timeout';
-  return errno === 'ECONNREFUSED' || errno === 'ECONNRESET' ? 'refused' : 'unreachable';
+  return REFUSALS.has(errno) ? 'refused' : 'unreachable';
 }
 
 /** What `Engine.open` rejects with; `cause` is the system's error. */

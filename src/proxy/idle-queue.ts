@@ -1,6 +1,7 @@
 /**
- * Sessions of one group, about in the order of their last use: each stands where it was put, with its last use at that
- * time, and only when it comes to the front is it looked at again. That spares the data path all bookkeeping.
+ * Sessions of one group in the order of their last use, as far as it is known: each stands where it was put, with its
+ * last use at that time, and only when it comes to the front is it looked at again, and put where it belongs. That
+ * spares the data path all bookkeeping.
  *
  * A list whose links are in its members: a Map would do, but a loop over it first steps over everything that was
  * deleted at its front, and at a cap every new session deletes one there.
@@ -8,7 +9,7 @@
 import type { MonotonicMs } from '../clock.ts';
 import type { SessionId } from '../engine/engine.ts';
 
-/** So many sessions that were used since they were queued are put back before the idlest of them goes. */
+/** So many sessions that were used since they were queued are put back before the one then in front goes. */
 const MAX_LOOKS = 64;
 
 /** One session's place in one queue. */
@@ -37,7 +38,7 @@ export class IdleQueue {
   /** At the end, where those stand that were used last. */
   add(session: SessionId, now: MonotonicMs): Place {
     const place = new Place(session, now);
-    this.#append(place);
+    this.#link(place, this.#newest, undefined);
     this.#size += 1;
     return place;
   }
@@ -48,31 +49,47 @@ export class IdleQueue {
     this.#size -= 1;
   }
 
-  /** Whoever has been idle longest, as far as that can be told without looking at all. `lastUsed`: as `Engine.lastUsed`. */
+  /** Whoever has been idle longest, as far as that can be told in so many looks. `lastUsed`: as `Engine.lastUsed`. */
   idlest(lastUsed: (session: SessionId) => MonotonicMs | undefined): SessionId | undefined {
-    let idlest: SessionId | undefined;
-    let idlestUse = Number.POSITIVE_INFINITY;
     for (let looks = 0; looks < MAX_LOOKS; looks += 1) {
       const place = this.#oldest;
-      if (place === undefined) break;
-      const { session, queuedAt } = place;
-      const used = lastUsed(session) ?? Number.NEGATIVE_INFINITY;
-      if (used < idlestUse) [idlest, idlestUse] = [session, used];
-      // Those behind it were used later, but not always those before it, which were put back.
-      if (used <= queuedAt) return idlest;
+      if (place === undefined) return undefined;
+      const used = lastUsed(place.session) ?? Number.NEGATIVE_INFINITY;
+      // All others were used after they were put behind it, or later still.
+      if (used <= place.queuedAt) return place.session;
       this.#unlink(place);
       place.queuedAt = used;
-      this.#append(place);
+      this.#insert(place);
     }
-    return idlest;
+    return this.#oldest?.session;
   }
 
-  #append(place: Place): void {
-    place.older = this.#newest;
-    place.newer = undefined;
-    if (this.#newest === undefined) this.#oldest = place;
-    else this.#newest.newer = place;
-    this.#newest = place;
+  /** Where its last use puts it, from whichever end that is nearer: it was used just now, or just after it was queued. */
+  #insert(place: Place): void {
+    const { queuedAt } = place;
+    let ahead = this.#oldest;
+    let behind = this.#newest;
+    for (;;) {
+      if (behind === undefined || behind.queuedAt <= queuedAt) {
+        this.#link(place, behind, behind === undefined ? this.#oldest : behind.newer);
+        return;
+      }
+      if (ahead === undefined || ahead.queuedAt > queuedAt) {
+        this.#link(place, ahead?.older, ahead);
+        return;
+      }
+      ahead = ahead.newer;
+      behind = behind.older;
+    }
+  }
+
+  #link(place: Place, older: Place | undefined, newer: Place | undefined): void {
+    place.older = older;
+    place.newer = newer;
+    if (older === undefined) this.#oldest = place;
+    else older.newer = place;
+    if (newer === undefined) this.#newest = place;
+    else newer.older = place;
   }
 
   #unlink({ older, newer }: Place): void {

@@ -5,7 +5,7 @@ test.each([
   { failure: 'noSourcePort', errnos: ['EADDRNOTAVAIL'] },
   { failure: 'noDescriptor', errnos: ['EMFILE', 'ENFILE'] },
   { failure: 'local', errnos: ['ENOBUFS', 'ENOMEM', 'EAFNOSUPPORT'] },
-  { failure: 'refused', errnos: ['ECONNREFUSED', 'ECONNRESET'] },
+  { failure: 'refused', errnos: ['ECONNREFUSED', 'ECONNRESET', 'EPIPE'] },
   { failure: 'unreachable', errnos: ['EHOSTUNREACH', 'ENETUNREACH', 'EACCES', 'EPERM'] },
   { failure: 'timeout', errnos: ['ETIMEDOUT'] },
 ])('a dial that ends with one of $errnos is $failure', ({ failure, errnos }) => {

@@ -73,6 +73,16 @@ describe('at the cap', () => {
     expect(fixture.open({}, '10.0.1.0').victim).toBe(first);
   });
 
+  test('one that was used before newer ones came goes before them, wherever it was put back', () => {
+    const fixture = new Fixture();
+    const ids = Array.from({ length: 8 }, (_, index) => fixture.open({}, `10.0.0.${index}`).id);
+    // Every other one is used; then as many come as there is room for.
+    for (const id of ids.filter((id) => id % 2 === 0)) fixture.use(id);
+    const newcomers = Array.from({ length: 8 }, (_, index) => fixture.open({}, `10.0.1.${index}`));
+    expect(new Set(newcomers.map(({ victim }) => victim))).toEqual(new Set(ids));
+    expect(newcomers.slice(4).map(({ victim }) => victim)).toEqual(ids.filter((id) => id % 2 === 0));
+  });
+
   test('a client that floods displaces itself, and nobody else', () => {
     const fixture = new Fixture();
     const others = Array.from({ length: 4 }, (_, index) => fixture.open(DNS, `10.0.0.${index}`).id);
