@@ -125,8 +125,6 @@ export class NativeEngine implements Engine {
 
   *sessionBytes(): Iterable<SessionBytes> {
     if (this.#isStopped) return;
-    // Whoever reads figures reads those of what has happened, not of what has been told.
-    if (!this.#exchange.isReporting) this.#report();
     const numbers = this.#addon.sessionBytes(this.#handle);
     for (let at = 0; at < numbers.length; at += 3) {
       const [session = 0, bytesIn = 0, bytesOut = 0] = numbers.subarray(at, at + 3);
