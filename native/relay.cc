@@ -13,6 +13,10 @@ namespace {
 
 // A flow whose stretches are shorter gives its pipe back: reading and writing is cheaper for it.
 constexpr size_t kBulkBytes = 1 << 14;
+// As the other engine has it: a vanished peer is noticed in 25 s.
+constexpr int kKeepAliveIdleSeconds = 15;
+constexpr int kKeepAliveIntervalSeconds = 1;
+constexpr int kKeepAliveProbes = 10;
 constexpr unsigned kSpliceFlags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
 
 bool isEmptyErrno(int error) { return error == EAGAIN || error == EWOULDBLOCK; }
@@ -34,6 +38,15 @@ void Side::writing() {
     isPrompt = true;
   }
   hasBeenWritten = true;
+}
+
+// What has passed of the first delay by now counts.
+void Side::keepAlive() {
+  const int fd = socket.get();
+  setOption(fd, IPPROTO_TCP, TCP_KEEPIDLE, kKeepAliveIdleSeconds);
+  setOption(fd, IPPROTO_TCP, TCP_KEEPINTVL, kKeepAliveIntervalSeconds);
+  setOption(fd, IPPROTO_TCP, TCP_KEEPCNT, kKeepAliveProbes);
+  setOption(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 }
 
 void Side::forget() {

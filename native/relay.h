@@ -37,6 +37,7 @@ struct Side {
   void note(uint32_t events);
   // To be called before each write.
   void writing();
+  void keepAlive();
   // As if there had never been a socket.
   void forget();
 };

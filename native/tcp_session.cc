@@ -9,18 +9,8 @@ namespace kup {
 
 namespace {
 
-// Keep-alive as the other engine has it: a vanished peer is noticed in 25 s. Most connections are gone before it
-// matters, so it is switched on after a while; what has passed of the first delay by then counts.
+// Most connections are gone before a vanished peer matters, so keep-alive is switched on after a while.
 constexpr uint64_t kKeepAliveAfterMs = 5000;
-constexpr int kKeepAliveIdleSeconds = 15;
-constexpr int kKeepAliveIntervalSeconds = 1;
-constexpr int kKeepAliveProbes = 10;
-
-int pendingError(int fd) {
-  int error = 0;
-  socklen_t length = sizeof error;
-  return ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) == 0 ? error : errno;
-}
 
 }  // namespace
 
@@ -258,12 +248,8 @@ CloseCause TcpSession::resetBy(const Side& side) const {
 void TcpSession::startKeepAlive() {
   if (keepsAlive_) return;
   keepsAlive_ = true;
-  for (const int fd : {client_.socket.get(), backend_.socket.get()}) {
-    setOption(fd, IPPROTO_TCP, TCP_KEEPIDLE, kKeepAliveIdleSeconds);
-    setOption(fd, IPPROTO_TCP, TCP_KEEPINTVL, kKeepAliveIntervalSeconds);
-    setOption(fd, IPPROTO_TCP, TCP_KEEPCNT, kKeepAliveProbes);
-    setOption(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-  }
+  client_.keepAlive();
+  backend_.keepAlive();
 }
 
 void TcpSession::armRelayDeadline() {
